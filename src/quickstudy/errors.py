@@ -1,0 +1,77 @@
+"""Everything that quickstudy raises on purpose, in one tree.
+
+```
+QuickstudyError
+├── TaskError            a task that cannot be made or learned from
+│   └── TooFewExamplesError
+├── DataError            data that cannot be read or found
+│   ├── DataNotFoundError
+│   └── UnreadablePictureError
+├── ShapeError           tensors that do not fit a learner or a network
+├── DivergedError        a meta-training run whose loss is no longer finite
+├── ArtefactError        a saved prior that cannot be loaded
+│   ├── DamagedArtefactError
+│   ├── ForeignArtefactError
+│   └── NewerArtefactError
+├── OutputExistsError    a folder that would be overwritten
+└── MissingExtraError    an optional dependency that is not installed
+```
+
+Every message quotes the value that is wrong and says the remedy.
+"""
+
+
+class QuickstudyError(Exception):
+    """The root of the tree: catch it to catch all that quickstudy raises on purpose."""
+
+
+class TaskError(QuickstudyError):
+    """A task that cannot be made or learned from."""
+
+
+class TooFewExamplesError(TaskError):
+    """A class, or a data set, that has fewer examples than the task needs."""
+
+
+class DataError(QuickstudyError):
+    """Data that cannot be read or found."""
+
+
+class DataNotFoundError(DataError):
+    """A data set that is neither on this machine nor within reach."""
+
+
+class UnreadablePictureError(DataError):
+    """Picture files that cannot be decoded."""
+
+
+class ShapeError(QuickstudyError):
+    """Tensors that do not fit a learner or a network."""
+
+
+class DivergedError(QuickstudyError):
+    """A meta-training run whose loss is no longer finite."""
+
+
+class ArtefactError(QuickstudyError):
+    """A saved prior that cannot be loaded."""
+
+
+class DamagedArtefactError(ArtefactError):
+    """A prior whose files are incomplete or altered."""
+
+
+class ForeignArtefactError(ArtefactError):
+    """A folder or a prior that quickstudy did not write, or that holds something else than was asked for."""
+
+
+class NewerArtefactError(ArtefactError):
+    """A prior written by a newer format than this version reads."""
+
+
+class OutputExistsError(QuickstudyError):
+    """An output folder that exists and would be overwritten."""
+
+
+class MissingExtraError(QuickstudyError):
+    """An optional dependency that is not installed."""
