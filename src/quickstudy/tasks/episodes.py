@@ -167,9 +167,7 @@ class Mixture:
         if not sources:
             raise TaskError("a mixture of no sources has no tasks: give at least one.")
         if weights is not None and (len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0):
-            raise TaskError(
-                f"{len(sources)} sources need as many weights, none negative and one positive; got {weights}."
-            )
+            raise TaskError(f"{len(sources)} sources need as many weights, none negative; got {weights}.")
         self.sources = tuple(sources)
         self._weights = torch.ones(len(sources)) if weights is None else torch.tensor(weights, dtype=torch.float)
 

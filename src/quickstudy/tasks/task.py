@@ -1,7 +1,7 @@
 """What a task is: examples to learn from, and examples to be judged on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
@@ -34,14 +34,18 @@ class Examples:
             value = getattr(self, name)
             if value is not None and value.shape[:2] != self.x.shape[:2]:
                 raise ShapeError(
-                    f"{name} is {tuple(value.shape)} and x is {tuple(self.x.shape)}; both begin with (tasks, examples). "
-                    "A single task is a batch of one: x[None], y[None]."
+                    f"{name} is {tuple(value.shape)} and x is {tuple(self.x.shape)}; both begin with (tasks, examples)."
+                    " A single task is a batch of one: x[None], y[None]."
                 )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same examples with `function` applied to every tensor."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: None if value is None else function(value) for name, value in values.items()})
+        return type(self)(
+            function(self.x),
+            function(self.y),
+            None if self.mask is None else function(self.mask),
+            None if self.domain is None else function(self.domain),
+        )
 
     @property
     def n(self) -> int:
@@ -50,8 +54,12 @@ class Examples:
 
     def weights(self) -> Tensor:
         """Each example's share of a mean over its task, `(b, n)`: zero where it is masked out."""
-        mask = torch.ones(self.x.shape[:2], device=self.x.device) if self.mask is None else self.mask.float()
-        return mask / mask.sum(1, keepdim=True).clamp_min(1)
+        real = self.real().float()
+        return real / real.sum(1, keepdim=True).clamp_min(1)
+
+    def real(self) -> Tensor:
+        """The mask, all True where there is none, `(b, n)`."""
+        return torch.ones(self.x.shape[:2], dtype=torch.bool, device=self.x.device) if self.mask is None else self.mask
 
 
 @dataclass(frozen=True)
@@ -93,15 +101,14 @@ class Task:
     @property
     def everything(self) -> Examples:
         """Support and query as one labelled set, for learners that train on both."""
-        pairs = {
-            field.name: (getattr(self.support, field.name), getattr(self.query, field.name))
-            for field in fields(Examples)
-        }
-        if (self.support.mask is None) != (self.query.mask is None):
-            masks = (e.weights() > 0 for e in (self.support, self.query))
-            pairs["mask"] = tuple(masks)  # type: ignore[assignment]
-        joined = {name: None if a is None or b is None else torch.cat([a, b], 1) for name, (a, b) in pairs.items()}
-        return Examples(**joined)  # type: ignore[arg-type]
+        a, b = self.support, self.query
+        masked, several = (a.mask is not None or b.mask is not None), (a.domain is not None and b.domain is not None)
+        return Examples(
+            torch.cat([a.x, b.x], 1),
+            torch.cat([a.y, b.y], 1),
+            torch.cat([a.real(), b.real()], 1) if masked else None,
+            torch.cat([a.domain, b.domain], 1) if several else None,  # type: ignore[list-item]
+        )
 
 
 class TaskSource(Protocol):
