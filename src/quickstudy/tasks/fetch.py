@@ -121,7 +121,8 @@ def atomically(target: Path) -> Iterator[Path]:
 
 def _unwritable(target: Path, error: OSError) -> DataError:
     return DataError(
-        f"{target} cannot be written ({error.strerror or error}). Make room, or let QUICKSTUDY_CACHE name another folder."
+        f"{target} cannot be written ({error.strerror or error}). "
+        "Make room, or let QUICKSTUDY_CACHE name another folder."
     )
 
 
