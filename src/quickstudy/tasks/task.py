@@ -54,7 +54,7 @@ class Examples:
 
     def weights(self) -> Tensor:
         """Each example's share of a mean over its task, `(b, n)`: zero where it is masked out."""
-        real = self.real().float()
+        real = self.real().to(self.x.dtype if self.x.is_floating_point() else torch.float)
         return real / real.sum(1, keepdim=True).clamp_min(1)
 
     def real(self) -> Tensor:
@@ -81,6 +81,8 @@ class Task:
     """Number of classes; None for regression."""
     unlabelled: Tensor | None = None
     """`(b, u, *input)`: more inputs without labels, for semi-supervised learners."""
+    classes: Tensor | None = None
+    """`(b, n_way)` int64: which class of the data set each label stands for, where the source knows."""
 
     def __len__(self) -> int:
         return self.support.x.shape[0]
@@ -91,8 +93,13 @@ class Task:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Task":
         """The same tasks with `function` applied to every tensor."""
-        unlabelled = None if self.unlabelled is None else function(self.unlabelled)
-        return Task(self.support.map(function), self.query.map(function), self.n_way, unlabelled)
+        return Task(
+            self.support.map(function),
+            self.query.map(function),
+            self.n_way,
+            None if self.unlabelled is None else function(self.unlabelled),
+            None if self.classes is None else function(self.classes),
+        )
 
     def to(self, device: torch.device | str) -> "Task":
         """The same tasks on another device."""

@@ -1,0 +1,221 @@
+"""Gradient descent on support sets, which all gradient learners share."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.func import functional_call, grad, vmap
+
+from quickstudy.learners.embedding import evaluating
+from quickstudy.learners.head import Head
+from quickstudy.learners.learner import Predictor
+from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by
+from quickstudy.tasks.task import Examples
+
+logger = logging.getLogger(__name__)
+
+Params = dict[str, Tensor]
+T = TypeVar("T")
+Statistics = Literal["support", "transductive"]
+"""What batch normalisation normalises queries by: the moments of the support set under the adapted weights, so that a
+query gets the same answer alone or among others; or those of the query set, as in the published code of MAML."""
+
+
+class Adapted(NamedTuple):
+    """A network as adaptation leaves it; outside `vmap` every leaf begins with the task axis `b`."""
+
+    weights: Params
+    moments: dict[str, Moments]
+    """What its batch normalisation layers normalise queries by; empty where they use the queries themselves."""
+
+    def leaves(self) -> list[Tensor]:
+        """All tensors in a fixed order."""
+        return [*self.weights.values(), *(part for moments in self.moments.values() for part in moments)]
+
+    def with_leaves(self, leaves: Sequence[Tensor]) -> "Adapted":
+        """The same structure of other tensors."""
+        n = len(self.weights)
+        moments = {name: Moments(*leaves[n + 2 * i : n + 2 * i + 2]) for i, name in enumerate(self.moments)}
+        return Adapted(dict(zip(self.weights, leaves)), moments)
+
+
+def named_tensors(learner: nn.Module) -> Params:
+    """All that a learner meta-learns, by name."""
+    return dict(learner.named_parameters())
+
+
+def theta(meta: Params) -> Params:
+    """The parameters of a learner's `net` among all that it meta-learns."""
+    return {name.removeprefix("net."): value for name, value in meta.items() if name.startswith("net.")}
+
+
+def merge(step: int, phi: Params, meta: Params) -> Params:
+    """The network of a step: adapted weights where there are any, else the meta-learned ones."""
+    return {**theta(meta), **phi}
+
+
+@dataclass
+class InnerLoop:
+    r"""Adapts a network to a batch of support sets by gradient descent, differentiably.
+
+    $$\phi_0 = \mathrm{start}(\theta), \qquad \phi_{i+1} = \mathrm{update}(\phi_i, \nabla_\phi L_S(\phi_i))$$
+
+    What is meta-learned comes as `meta`, the learner's named parameters; those of the network begin with `net.`.
+    Support sets always see batch normalisation by their own moments.
+    """
+
+    net: nn.Module
+    """Maps `(n, *input)` to `(n, out)`."""
+    update: Callable[[int, Params, Params, Params], Params]
+    """`update(step, phi, gradients, meta)` gives the next weights."""
+    steps: int = 1
+    """Number of gradient steps."""
+    order: Literal[1, 2] = 2
+    """2 differentiates through the gradients of the steps; 1 takes them for constants."""
+    start: Callable[[Params], Params] = theta
+    """`start(meta)` gives the weights that adapt, before the first step."""
+    weights: Callable[[int, Params, Params], Params] = merge
+    """`weights(step, phi, meta)` gives all parameters of the network at a step."""
+    statistics: Statistics = "support"
+    """What queries are normalised by."""
+    batching: Literal["vmap", "loop"] = "vmap"
+    """How support sets are batched. A network that `vmap` refuses turns it to "loop", with a warning in the log."""
+
+    def adapt(self, meta: Params, support: Examples, head: Head, visited: Sequence[int]) -> list[Adapted]:
+        """The networks at the steps in `visited`, each for the whole batch, with their graph where that is enabled."""
+
+        def trajectory(meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
+            phi, found = self.start(meta), []
+            for step in range(max(visited) + 1):
+                if step in visited:
+                    found.append(self.read_out(step, phi, meta, x))
+                if step < max(visited):
+                    phi = self.advance(step, phi, meta, x, y, share, head)
+            return found
+
+        return self.over_tasks(trajectory, meta, support)
+
+    def predictor(self, adapted: Adapted, head: Head) -> Predictor:
+        """What the adapted networks predict, in evaluation mode."""
+
+        def predict(x: Tensor) -> Distribution:
+            with evaluating(self.net):
+                return head(self.outputs(adapted, x))
+
+        return predict
+
+    def outputs(self, adapted: Adapted, x: Tensor) -> Tensor:
+        """Outputs of the adapted networks for queries, `(b, q, *input)` to `(b, q, out)`."""
+
+        def one(leaves: list[Tensor], x: Tensor) -> Tensor:
+            own = adapted.with_leaves(leaves)
+            return self.call(own.weights, x, own.moments)[0]
+
+        def each() -> Tensor:
+            return torch.stack([one([leaf[i] for leaf in leaves], channels_last(x[i])) for i in range(len(x))])
+
+        leaves = adapted.leaves()
+        if self.many_go_one_by_one(x):
+            return each()
+        return self.vectorised(lambda: vmap(one, randomness="different")(leaves, x), each)
+
+    def many_go_one_by_one(self, x: Tensor) -> bool:
+        """Whether many examples of a task are better taken task by task.
+
+        On a CPU a convolution by weights of each task's own is a grouped one under `vmap`, and slow.
+        """
+        return x.device.type == "cpu" and any(map(is_convolution, self.net.modules()))
+
+    def vectorised(self, vectorised: Callable[[], T], each: Callable[[], T]) -> T:
+        """`vectorised()`, or `each()` where `vmap` refuses the network, from then on."""
+        if self.batching == "loop":
+            return each()
+        try:
+            return vectorised()
+        except (RuntimeError, NotImplementedError, ValueError) as refusal:
+            self.batching = "loop"
+            try:
+                found = each()
+            except Exception:
+                self.batching = "vmap"  # the network fails by itself: its own error is the one to show
+                raise
+            logger.warning("vmap refuses this network, so its tasks are taken one by one: %s", refusal)
+            return found
+
+    def advance(self, step: int, phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor, head: Head) -> Params:
+        """One step of one task."""
+
+        def loss(phi: Params) -> Tensor:
+            output, _ = self.call(self.weights(step, phi, meta), x)
+            return (head.losses(output, y) * share).sum()
+
+        return self.update(step, phi, self._gradients(loss, phi), meta)
+
+    def read_out(self, step: int, phi: Params, meta: Params, x: Tensor) -> Adapted:
+        """The network of one task at a step, and what it normalises queries by."""
+        weights = self.weights(step, phi, meta)
+        if self.statistics == "transductive" or not batch_norms(self.net):
+            return Adapted(weights, {})
+        return Adapted(weights, self.call(weights, x)[1])
+
+    def call(
+        self, weights: Params, x: Tensor, moments: dict[str, Moments] | None = None
+    ) -> tuple[Tensor, dict[str, Moments]]:
+        """The outputs of one task's network, normalised by `moments` or else the batch, and the moments used."""
+        if moments:
+            with normalised_by(self.net, moments):
+                return functional_call(self.net, weights, (x,)), moments
+        with moments_of(self.net) as observed:
+            output = functional_call(self.net, weights, (x,))
+        return output, observed
+
+    def over_tasks(
+        self, function: Callable[..., list[Adapted]], meta: Params, support: Examples, phi: Params | None = None
+    ) -> list[Adapted]:
+        """`function(meta, x, y, share)`, or `function(phi, meta, ...)`, of each task, stacked."""
+        batched = (support.x, support.y, support.weights())
+        fixed: tuple[Params, ...] = (meta,) if phi is None else (phi, meta)
+
+        def each() -> list[Adapted]:
+            found = []
+            for i in range(len(support.x)):
+                own = fixed if phi is None else ({name: value[i] for name, value in phi.items()}, meta)
+                found.append(function(*own, *(value[i] for value in batched)))
+            return [
+                same[0].with_leaves([torch.stack(parts) for parts in zip(*(adapted.leaves() for adapted in same))])
+                for same in zip(*found)
+            ]
+
+        in_dims = (*((None,) if phi is None else (0, None)), 0, 0, 0)
+        return self.vectorised(lambda: vmap(function, in_dims, randomness="different")(*fixed, *batched), each)
+
+    def _gradients(self, loss: Callable[[Params], Tensor], phi: Params) -> Params:
+        second = self.order == 2 and torch.is_grad_enabled()
+        if self.batching == "vmap":
+            with nullcontext() if second else torch.no_grad():
+                gradients: Params = grad(loss)(phi)
+                return gradients
+        with torch.enable_grad():
+            leaves = {n: v if second and v.requires_grad else v.detach().requires_grad_() for n, v in phi.items()}
+            values = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=second, allow_unused=True)
+        return {name: torch.zeros_like(phi[name]) if g is None else g for name, g in zip(leaves, values)}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Pictures in the layout that convolutions are fastest on; anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether it is one of torch's convolutions, of any dimension."""
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
+def gradient_descent(lr: float) -> Callable[[int, Params, Params, Params], Params]:
+    r"""The update $\phi \leftarrow \phi - \alpha \nabla$ with one fixed rate $\alpha$."""
+    return lambda step, phi, gradients, meta: {name: value - lr * gradients[name] for name, value in phi.items()}

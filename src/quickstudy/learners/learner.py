@@ -1,0 +1,53 @@
+"""What every meta-learning algorithm is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Distribution
+
+from quickstudy.tasks.task import Task
+
+Predictor = Callable[[Tensor], Distribution]
+"""Maps queries `(b, q, *input)` to `Categorical`, or `Independent(Normal, 1)`, of batch shape `(b, q)`."""
+
+
+class Learner(nn.Module, ABC):
+    """Learns how to learn from tasks: `loss` is what meta-training lowers, `adapt` what a new task calls.
+
+    A caller may rely on this, and the contract suite in `quickstudy.testing` checks it:
+
+    - `adapt` reads all of a task but its query, leaves the learner as it was, and works under `torch.no_grad`.
+    - A batch of tasks gives what its tasks give one by one.
+    - Predictions are inductive: a query gets the same answer alone or among others, unless the learner was
+      constructed to be transductive.
+    - `loss` is differentiable once, and finite on finite tasks.
+    """
+
+    @abstractmethod
+    def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
+        """Learns from the support sets of a batch of tasks.
+
+        Returns:
+            A predictor for the same batch of tasks.
+        """
+
+    @abstractmethod
+    def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
+        """The meta-training loss of each task, `(b,)`."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the outer optimiser; a method with several meta-rates has several."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def optimizer(self, lr: float | None = None) -> torch.optim.Optimizer:
+        """The outer optimiser that the method is usually trained with: Adam, with rate 0.001 if none is given."""
+        return torch.optim.Adam(self.parameter_groups(), lr=1e-3 if lr is None else lr)
+
+
+def query_loss(predictor: Predictor, task: Task) -> Tensor:
+    """Mean negative log-likelihood of the query set under a predictor, a task, `(b,)`."""
+    log_p: Tensor = predictor(task.query.x).log_prob(task.query.y)
+    return -(log_p * task.query.weights()).sum(1)

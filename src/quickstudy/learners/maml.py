@@ -1,0 +1,90 @@
+"""Model-agnostic meta-learning."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Generator, Tensor, nn
+
+from quickstudy.learners.embedding import evaluating
+from quickstudy.learners.head import head_for
+from quickstudy.learners.inner_loop import InnerLoop, Params, Statistics, gradient_descent, named_tensors, theta
+from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.meta_gradient import MetaGradient
+from quickstudy.nets.batch_norm import make_batch_norm_explicit
+from quickstudy.tasks.task import Task
+
+
+class MAML(Learner):
+    r"""Meta-learns an initialisation from which a few gradient steps solve a task.
+
+    $$\phi_T = \theta - \alpha \nabla_\theta L_{S_T}(\theta), \qquad
+      \min_\theta \sum_T J_{Q_T}(\phi_T), \quad J = L_{Q_T}(\phi_T) + \lambda J_{reg}(\phi_T)$$
+
+    with as many inner steps as asked for. The gradient through the steps is exact for `order=2`.
+
+    Args:
+        net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
+            become `BatchNorm`.
+        lr: Inner step size $\alpha$.
+        steps: Number of inner steps.
+        order: 2 differentiates through the inner gradients; 1 is first-order MAML.
+        adapts: Says for a parameter's name whether it adapts; the others are shared by all tasks. By default all do.
+        regulariser: $\lambda J_{reg}$, a scalar function of one task's adapted weights by name.
+        statistics: What batch normalisation normalises queries by: "support", so that a query's answer does not
+            depend on the others; or "transductive", by the query set itself, as in the paper's code.
+        memory_budget: Bytes that the graphs of tasks adapted at once may take.
+        low_memory: Memory that does not grow with the number of steps, for about half as much time again.
+        batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import MAML, MLP, Episodes, LabelledSet
+        >>> data = LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+        >>> tasks = Episodes(data, n_way=3, n_query=5).sample(2, generator=torch.Generator())
+        >>> MAML(MLP(8, 3), lr=0.1, steps=5).loss(tasks).shape
+        torch.Size([2])
+
+    References:
+        Finn et al., [Model-Agnostic Meta-Learning](https://arxiv.org/abs/1703.03400), 2017, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        lr: float = 0.4,
+        steps: int = 1,
+        order: Literal[1, 2] = 2,
+        adapts: Callable[[str], bool] | None = None,
+        regulariser: Callable[[Params], Tensor] | None = None,
+        statistics: Statistics = "support",
+        memory_budget: int = 2 << 30,
+        low_memory: bool = False,
+        batching: Literal["vmap", "loop"] = "vmap",
+    ) -> None:
+        super().__init__()
+        self.net = make_batch_norm_explicit(net)
+
+        def start(meta: Params) -> Params:
+            return {name: value for name, value in theta(meta).items() if adapts is None or adapts(name)}
+
+        self.inner = InnerLoop(
+            self.net,
+            gradient_descent(lr),
+            steps=steps,
+            order=order,
+            start=start,
+            statistics=statistics,
+            batching=batching,
+        )
+        self.meta_gradient = MetaGradient(self.inner, regulariser, memory_budget, low_memory)
+
+    def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
+        head = head_for(task)
+        with evaluating(self.net):
+            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.inner.steps])[0]
+        return self.inner.predictor(adapted, head)
+
+    def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
+        meta = named_tensors(self)
+        return self.meta_gradient.losses(meta, tasks, head_for(tasks), {self.inner.steps: 1.0})

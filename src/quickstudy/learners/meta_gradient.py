@@ -1,0 +1,260 @@
+"""The exact gradient of what comes after adaptation, with respect to what came before it.
+
+It is taken in two halves, because their shapes differ. The support half has few images and is differentiated twice: it
+runs under `vmap` over tasks, or in a loop for networks that `vmap` cannot take. The query half has many images and is
+differentiated once: each task's adapted weights are detached, gradients are taken there natively, and the cotangents
+of all tasks are pulled back through the adaptation at once. Tasks come in chunks that fit a memory budget, and no
+graph outlives its chunk.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import grad_and_value, vmap
+
+from quickstudy.learners.head import Head
+from quickstudy.learners.inner_loop import Adapted, InnerLoop, Params, channels_last
+from quickstudy.tasks.task import Examples, Task
+
+
+@dataclass
+class MetaGradient:
+    """Query losses after an inner loop, and their gradient."""
+
+    loop: InnerLoop
+    penalty: Callable[[Params], Tensor] | None = None
+    """A scalar function of one task's adapted weights that is added to its query loss."""
+    memory_budget: int = 2 << 30
+    """Bytes that the graph of one chunk of tasks may take."""
+    low_memory: bool = False
+    """Recompute every step on the way back instead of keeping its graph: about half as slow again, and memory that
+    does not grow with the number of steps, but for the weights of about log2(steps) of them."""
+    _graph_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
+
+    def losses(self, meta: Params, tasks: Task, head: Head, emphasis: dict[int, float]) -> Tensor:
+        """Query loss of each task, `(b,)`, differentiable once with respect to `meta`.
+
+        Args:
+            meta: What is meta-learned.
+            tasks: A batch of tasks.
+            head: What outputs mean.
+            emphasis: For each step after which queries are asked (0: before the first), the weight of their loss.
+        """
+        emphasis = dict(sorted(emphasis.items()))
+        free = {name: value for name, value in meta.items() if value.requires_grad}
+        if not (torch.is_grad_enabled() and free):
+            with torch.no_grad():
+                adapted = self.loop.adapt(meta, tasks.support, head, list(emphasis))
+                return self._query_half(adapted, tasks.query, head, emphasis, None)[0]
+
+        def solve(values: Sequence[Tensor], share: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+            return self._solve({**meta, **dict(zip(free, values))}, list(values), tasks, head, emphasis, share)
+
+        losses: Tensor = _Losses.apply(solve, *free.values())  # type: ignore[no-untyped-call]
+        return losses
+
+    def _solve(
+        self,
+        meta: Params,
+        leaves: list[Tensor],
+        tasks: Task,
+        head: Head,
+        emphasis: dict[int, float],
+        share: Tensor | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Losses, and the gradient of their sum weighted by `share` (ones by default) with respect to `leaves`."""
+        losses, totals = [], [torch.zeros_like(leaf) for leaf in leaves]
+        step = self.tasks_at_once(meta, tasks, head, last=max(emphasis))
+        for first in range(0, len(tasks), step):
+            chunk = tasks[first : first + step]
+            part = None if share is None else share[first : first + step]
+            half = self._recomputing_half if self.low_memory else self._support_half
+            found, gradients = half(meta, leaves, chunk, head, emphasis, part)
+            losses.append(found)
+            for total, gradient in zip(totals, gradients):
+                if gradient is not None:
+                    total += gradient
+        return torch.cat(losses), totals
+
+    def _support_half(
+        self,
+        meta: Params,
+        leaves: list[Tensor],
+        tasks: Task,
+        head: Head,
+        emphasis: dict[int, float],
+        share: Tensor | None,
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        adapted = self.loop.adapt(meta, tasks.support, head, list(emphasis))
+        losses, cotangents = self._query_half(adapted, tasks.query, head, emphasis, share)
+        outputs = [leaf for network in adapted for leaf in network.leaves()]
+        return losses, pull_back(outputs, [c for network in cotangents for c in network.leaves()], leaves)
+
+    def _recomputing_half(
+        self,
+        meta: Params,
+        leaves: list[Tensor],
+        tasks: Task,
+        head: Head,
+        emphasis: dict[int, float],
+        share: Tensor | None,
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """The same without the graph of the steps, which are taken back one at a time, each recomputed."""
+        loop, support, last = self.loop, tasks.support, max(emphasis)
+
+        def advance(step: int, phi: Params) -> Params:
+            def function(phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
+                return [Adapted(loop.advance(step, phi, meta, x, y, share, head), {})]
+
+            return loop.over_tasks(function, meta, support, phi)[0].weights
+
+        def read_out(step: int, phi: Params) -> Adapted:
+            def function(phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
+                return [loop.read_out(step, phi, meta, x)]
+
+            return loop.over_tasks(function, meta, support, phi)[0]
+
+        def start() -> Params:
+            return {n: v.expand(len(tasks), *v.shape) for n, v in loop.start(meta).items()}
+
+        with torch.no_grad():
+            phi, networks = start(), {}
+            for step in range(last + 1):
+                if step in emphasis:
+                    networks[step] = read_out(step, phi)
+                if step < last:
+                    phi = advance(step, phi)
+        losses, found = self._query_half(list(networks.values()), tasks.query, head, emphasis, share)
+        cotangents = dict(zip(emphasis, found))
+        totals: list[Tensor | None] = [None] * len(leaves)
+
+        def collect(outputs: Sequence[Tensor], given: Sequence[Tensor], phi: Params) -> list[Tensor]:
+            gradients = pull_back(outputs, given, [*phi.values(), *leaves])
+            for i, gradient in enumerate(gradients[len(phi) :]):
+                if gradient is not None:
+                    previous = totals[i]
+                    totals[i] = gradient if previous is None else previous + gradient
+            return [torch.zeros_like(v) if g is None else g for v, g in zip(phi.values(), gradients)]
+
+        def reverse(first: int, end: int, phi: Params, back: list[Tensor]) -> list[Tensor]:
+            """Takes the cotangent of the weights at `end` back to those at `first`, which are `phi`."""
+            if end - first > 1:
+                middle, half_way = (first + end) // 2, phi
+                with torch.no_grad():
+                    for step in range(first, middle):
+                        half_way = advance(step, half_way)
+                return reverse(first, middle, phi, reverse(middle, end, half_way, back))
+            own = {name: value.detach().requires_grad_() for name, value in phi.items()}
+            outputs = list(advance(first, own).values())
+            if first in cotangents:
+                outputs, back = [*outputs, *read_out(first, own).leaves()], [*back, *cotangents[first].leaves()]
+            return collect(outputs, back, own)
+
+        own = {name: value.detach().requires_grad_() for name, value in phi.items()}
+        back = collect(read_out(last, own).leaves(), cotangents[last].leaves(), own)
+        if last:
+            with torch.no_grad():
+                phi = start()
+            back = reverse(0, last, phi, back)
+        collect(list(start().values()), back, {})
+        return losses, totals
+
+    def _query_half(
+        self, adapted: list[Adapted], query: Examples, head: Head, emphasis: dict[int, float], share: Tensor | None
+    ) -> tuple[Tensor, list[Adapted]]:
+        """Losses `(b,)`, and their gradients with respect to the adapted networks."""
+        structure, scales = adapted[0], list(emphasis.values())
+
+        def loss(leaves: Sequence[Tensor], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+            network = structure.with_leaves(leaves)
+            output, _ = self.loop.call(network.weights, x, network.moments)
+            total = (head.losses(output, y) * weights).sum()
+            return total if self.penalty is None else total + self.penalty(network.weights)
+
+        with torch.enable_grad():
+            results = [self._each(loss, [v.detach() for v in network.leaves()], query) for network in adapted]
+        losses = torch.stack([scale * value for scale, (value, _) in zip(scales, results)]).sum(0)
+        cotangents = []
+        for scale, (_, gradients) in zip(scales, results):
+            if share is None:
+                scaled = [g if scale == 1 else scale * g for g in gradients]
+            else:
+                scaled = [scale * share.view(-1, *(1,) * (g.ndim - 1)) * g for g in gradients]
+            cotangents.append(structure.with_leaves(scaled))
+        return losses, cotangents
+
+    def _each(self, loss: Callable[..., Tensor], leaves: list[Tensor], query: Examples) -> tuple[Tensor, list[Tensor]]:
+        """The value of a task's query loss and its gradient, of each task."""
+        batched = (query.x, query.y, query.weights())
+
+        def vectorised() -> tuple[Tensor, list[Tensor]]:
+            gradients, values = vmap(grad_and_value(loss), randomness="different")(leaves, *batched)
+            return values, list(gradients)
+
+        def each() -> tuple[Tensor, list[Tensor]]:
+            values, stacked = [], [torch.empty_like(v, memory_format=torch.contiguous_format) for v in leaves]
+            for i in range(len(query.x)):
+                own = [leaf[i].detach().requires_grad_() for leaf in leaves]
+                x, y, weights = (value[i] for value in batched)
+                value = loss(own, channels_last(x), y, weights)
+                values.append(value.detach())
+                for place, gradient in zip(stacked, torch.autograd.grad(value, own, allow_unused=True)):
+                    place[i] = 0 if gradient is None else gradient
+            return torch.stack(values), stacked
+
+        return each() if self.loop.many_go_one_by_one(query.x) else self.loop.vectorised(vectorised, each)
+
+    def tasks_at_once(self, meta: Params, tasks: Task, head: Head, *, last: int) -> int:
+        """As many tasks as the graph of their support half, measured on one, fits into the budget."""
+        steps = min(last, 1) if self.low_memory else last
+        key = (tasks.support.x.shape[1:], tasks.support.x.dtype, steps)
+        if key not in self._graph_bytes:
+            plain = copy.copy(self.loop)
+            plain.batching = "loop"  # hooks on saved tensors do not reach inside vmap
+            storages: dict[int, int] = {}
+
+            def pack(value: Tensor) -> Tensor:
+                storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+                return value
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+                plain.adapt(meta, tasks[:1].support, head, [steps])
+            self._graph_bytes[key] = max(1, sum(storages.values()))
+        return max(1, min(len(tasks), self.memory_budget // self._graph_bytes[key]))
+
+
+def pull_back(
+    outputs: Sequence[Tensor], cotangents: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """The vector-Jacobian product, None for inputs that no output depends on."""
+    pairs = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if output.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    return torch.autograd.grad([o for o, _ in pairs], list(inputs), [c for _, c in pairs], allow_unused=True)
+
+
+class _Losses(torch.autograd.Function):
+    """Losses whose gradient is taken along with them, for equal weights; others cost a second solution."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Callable[..., tuple[Tensor, list[Tensor]]], *meta: Tensor) -> Tensor:
+        def solve_for(share: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+            with torch.enable_grad():
+                return solve([value.detach().requires_grad_() for value in meta], share)
+
+        losses, gradients = solve_for(None)
+        ctx.solve_for = solve_for
+        ctx.save_for_backward(*gradients)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
+        if bool((share == share[0]).all()):
+            return (None, *(share[0] * gradient for gradient in ctx.saved_tensors))
+        return (None, *ctx.solve_for(share)[1])

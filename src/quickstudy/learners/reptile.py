@@ -1,0 +1,87 @@
+"""Reptile."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from quickstudy.learners.embedding import evaluating
+from quickstudy.learners.head import head_for
+from quickstudy.learners.inner_loop import InnerLoop, Statistics, gradient_descent, named_tensors
+from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.nets.batch_norm import make_batch_norm_explicit
+from quickstudy.tasks.task import Task
+
+
+class Reptile(Learner):
+    r"""Meta-learns an initialisation by moving it towards each task's solution.
+
+    $$\theta \leftarrow \theta + \epsilon (\phi_T - \theta)$$
+
+    That step is a gradient step of size $\epsilon$ on $\frac12\|\theta - \phi_T\|^2$ with $\phi_T$ held fixed, which is
+    what `loss` returns. Plain SGD with rate $\epsilon$ is the paper's update, so it is the default outer optimiser;
+    Adam is not Reptile. In meta-training a task is solved from its support and query sets together.
+
+    Args:
+        net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
+            become `BatchNorm`.
+        lr: Inner step size.
+        steps: Number of inner steps in meta-training.
+        adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
+        moves: Says for a parameter's name whether meta-training moves it towards the tasks' solutions (the partial
+            update); the others adapt in the inner loop, and stay as they were initialised. By default all move.
+        statistics: What batch normalisation normalises queries by: "support", or "transductive" as in the paper.
+        batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import MLP, Episodes, LabelledSet, Reptile
+        >>> data = LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+        >>> tasks = Episodes(data, n_way=3, n_query=5).sample(2, generator=torch.Generator())
+        >>> Reptile(MLP(8, 3), lr=0.1, steps=5).loss(tasks).shape
+        torch.Size([2])
+
+    References:
+        Nichol et al., [On First-Order Meta-Learning Algorithms](https://arxiv.org/abs/1803.02999), 2018.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        lr: float = 0.1,
+        steps: int = 5,
+        adapt_steps: int | None = None,
+        moves: Callable[[str], bool] | None = None,
+        statistics: Statistics = "support",
+        batching: Literal["vmap", "loop"] = "vmap",
+    ) -> None:
+        super().__init__()
+        self.net = make_batch_norm_explicit(net)
+        self.inner = InnerLoop(
+            self.net, gradient_descent(lr), steps=steps, order=1, statistics=statistics, batching=batching
+        )
+        self.adapt_steps = steps if adapt_steps is None else adapt_steps
+        self.moves = moves
+
+    def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
+        head = head_for(task)
+        with evaluating(self.net):
+            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
+        return self.inner.predictor(adapted, head)
+
+    def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            meta = named_tensors(self)
+            phi = self.inner.adapt(meta, tasks.everything, head_for(tasks), [self.inner.steps])[0].weights
+        gaps = [
+            (parameter - phi[name]).square().flatten(1).sum(1)
+            for name, parameter in self.net.named_parameters()
+            if self.moves is None or self.moves(name)
+        ]
+        return 0.5 * torch.stack(gaps).sum(0)  # (b,)
+
+    def optimizer(self, lr: float | None = None) -> torch.optim.Optimizer:
+        r"""Plain SGD with rate $\epsilon$, by default 1: $\theta$ moves to the mean of the tasks' solutions."""
+        return torch.optim.SGD(self.parameter_groups(), lr=1.0 if lr is None else lr)

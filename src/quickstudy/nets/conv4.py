@@ -1,0 +1,76 @@
+"""The four-block convolutional network of the few-shot literature."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import ShapeError
+from quickstudy.nets.batch_norm import BatchNorm
+
+
+class Block(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU, and a halving of the picture by 2x2 max-pooling or by stride."""
+
+    def __init__(self, channels: int, width: int, *, strided: bool) -> None:
+        super().__init__()
+        # A bias would be undone by the normalisation that follows.
+        self.conv = nn.Conv2d(channels, width, 3, stride=2 if strided else 1, padding=1, bias=False)
+        self.norm = BatchNorm(width)
+        self.strided = strided
+        nn.init.xavier_uniform_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, channels, h, w)` to `(n, width, h // 2, w // 2)`, or half of h and w rounded up where strided."""
+        x = self.norm(self.conv(x))
+        if not self.strided:
+            x = F.max_pool2d(x, 2)  # before ReLU, which is monotone: the same result on a quarter of the values
+        return F.relu(x)
+
+
+class Conv4(nn.Module):
+    """Four convolutional blocks that embed a picture.
+
+    Args:
+        channels: Input channels.
+        width: Feature maps of every block: 64 in most papers, 32 in MAML on mini-ImageNet.
+        downsample: "pool" halves by max-pooling, and flattens what remains (64 features at 28x28, 256 at 32x32);
+            "stride" halves by stride, and averages over what remains, as MAML does on Omniglot.
+
+    Raises:
+        ShapeError: Where a picture is smaller than 16x16 or has other channels.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import Conv4
+        >>> Conv4(channels=1)(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 64])
+
+    References:
+        Vinyals et al., [Matching Networks](https://arxiv.org/abs/1606.04080), 2016, section 4.1.
+    """
+
+    def __init__(self, channels: int = 1, width: int = 64, *, downsample: Literal["pool", "stride"] = "pool") -> None:
+        super().__init__()
+        self.channels, self.width, self.downsample = channels, width, downsample
+        strided = downsample == "stride"
+        self.blocks = nn.Sequential(*(Block(width if i else channels, width, strided=strided) for i in range(4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, channels, h, w)` to `(n, features)`."""
+        if x.shape[1] != self.channels or min(x.shape[-2:]) < 16:
+            raise ShapeError(
+                f"pictures are {tuple(x.shape[1:])}; this Conv4 takes ({self.channels}, h, w) with h and w at least 16."
+            )
+        x = self.blocks(x)
+        return x.mean((-2, -1)) if self.downsample == "stride" else x.flatten(1)
+
+    def n_features(self, size: int = 28) -> int:
+        """Features that it makes of a square picture of this size."""
+        return self.width if self.downsample == "stride" else self.width * (size // 16) ** 2
+
+
+def conv4_classifier(n_way: int, *, channels: int = 1, width: int = 64, size: int = 28) -> nn.Sequential:
+    """Conv4 and a linear layer with one output a class, for gradient learners."""
+    body = Conv4(channels, width)
+    return nn.Sequential(body, nn.Linear(body.n_features(size), n_way))

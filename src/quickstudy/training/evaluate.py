@@ -1,0 +1,95 @@
+"""How well a learner adapts to tasks that it has not seen."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from quickstudy.learners.learner import Learner
+from quickstudy.tasks.task import Task, TaskSource
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A mean over tasks, with its 95 % interval."""
+
+    metric: str
+    """"accuracy %", or "mean squared error" for regression."""
+    values: Tensor
+    """The metric of each task, `(tasks,)` float64 on the CPU."""
+    seconds: float
+    """Wall-clock time of adapting and predicting, sampling included."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def ci95(self) -> float:
+        """Half the width of the 95 % interval of the mean over tasks: 1.96 standard errors."""
+        return 1.96 * float(self.values.std()) / math.sqrt(len(self.values))
+
+    @property
+    def n(self) -> int:
+        """Number of tasks."""
+        return len(self.values)
+
+    @property
+    def score(self) -> float:
+        """The mean, signed so that more is better."""
+        return self.mean if self.metric == "accuracy %" else -self.mean
+
+    def __str__(self) -> str:
+        digits = 2 if self.metric == "accuracy %" else 3
+        return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f} {self.metric} ({self.n} tasks)"
+
+
+def evaluate(
+    learner: Learner, source: TaskSource, *, tasks: int = 600, batch: int = 8, seed: int = 1, device: str | None = None
+) -> Evaluation:
+    """Adapts `learner` to each of many tasks and judges it on their query sets.
+
+    Args:
+        learner: What is evaluated, in evaluation mode; its mode is restored.
+        source: Where the tasks come from.
+        tasks: How many; published comparisons take at least 600.
+        batch: Tasks at a time. Another number draws other tasks from the same seed.
+        seed: Of the tasks and of the learner's own noise.
+        device: Where to adapt; by default where the learner is.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import MLP, Episodes, LabelledSet, PrototypicalNetwork, evaluate
+        >>> data = LabelledSet(torch.eye(4).repeat(10, 2), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+        >>> evaluate(PrototypicalNetwork(MLP(8, 16)), Episodes(data, n_way=3, n_query=5), tasks=20).n
+        20
+    """
+    generator = Generator().manual_seed(seed)
+    where = device or next((p.device for p in learner.parameters()), torch.device("cpu"))
+    training = learner.training
+    learner.eval()
+    values: list[Tensor] = []
+    start = time.perf_counter()
+    metric = "accuracy %"
+    try:
+        with torch.no_grad():
+            for done in range(0, tasks, batch):
+                # Whole batches are drawn and the surplus dropped, so that `tasks` does not change the first ones.
+                drawn = source.sample(batch, generator=generator)[: tasks - done].to(where)
+                values.append(judge(learner, drawn, generator).double().cpu())
+                metric = "mean squared error" if drawn.n_way is None else "accuracy %"
+    finally:
+        learner.train(training)
+    return Evaluation(metric, torch.cat(values), time.perf_counter() - start)
+
+
+def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> Tensor:
+    """Per cent of the queries classified rightly, or mean squared error, a task, `(b,)`."""
+    predicted = learner.adapt(tasks, generator=generator)(tasks.query.x)
+    if tasks.n_way is None:
+        right = (predicted.mean - tasks.query.y).square().mean(-1)
+    else:
+        right = 100 * (predicted.logits.argmax(-1) == tasks.query.y)  # type: ignore[attr-defined]
+    return (right.double() * tasks.query.weights()).sum(1)

@@ -1,0 +1,195 @@
+"""The meta-gradient against a plain loop of autograd, in float64."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quickstudy import MAML, MLP, Conv4, Examples, Task
+from quickstudy.learners.head import head_for
+from quickstudy.learners.inner_loop import named_tensors
+from quickstudy.nets.batch_norm import BatchNorm
+
+TOLERANCE = 1e-10  # relative, in float64
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def tasks_of(*shape: int, b: int = 3, k: int = 3) -> Task:
+    x = torch.rand(b, 4 * k, *shape)
+    y = torch.arange(k).repeat(b, 4)
+    return Task(Examples(x[:, : 2 * k], y[:, : 2 * k]), Examples(x[:, 2 * k :], y[:, 2 * k :]), k)
+
+
+class WithBuiltInNorm(nn.Module):
+    """A stranger's network: torch's own batch normalisation, an unused branch, a shared weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.unused = nn.Linear(3, 3)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.elu(self.norm(self.first(x)))
+        x = F.elu(self.again(self.again(x)))
+        out: Tensor = self.out(x.mean((-2, -1)))
+        return out
+
+
+class Stubborn(torch.autograd.Function):
+    """An operation that knows nothing of vmap."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return g * (1 - x.tanh().square())
+
+
+class RefusesVmap(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(Stubborn.apply(self.a(x)))
+        return out
+
+
+NETS = {
+    "linear": (lambda: nn.Linear(6, 3), (6,)),
+    "mlp": (lambda: MLP(6, 3, hidden=(7, 5)), (6,)),
+    "conv4": (lambda: nn.Sequential(Conv4(1, 4), nn.Linear(4, 3)), (1, 16, 16)),
+    "strided conv4": (lambda: nn.Sequential(Conv4(3, 4, downsample="stride"), nn.Linear(4, 3)), (3, 16, 16)),
+    "stranger": (WithBuiltInNorm, (1, 8, 8)),
+    "no vmap": (RefusesVmap, (6,)),
+}
+
+
+def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int, statistics: str) -> Tensor:
+    """The reference: one task after another, autograd all the way."""
+    norms = [m for m in net.modules() if isinstance(m, BatchNorm)]
+    losses = []
+    for i in range(len(tasks)):
+        sx, sy, qx, qy = tasks.support.x[i], tasks.support.y[i], tasks.query.x[i], tasks.query.y[i]
+        phi = dict(net.named_parameters())
+        for norm in norms:
+            norm.observing = True
+        for _ in range(steps):
+            loss = F.cross_entropy(functional_call(net, phi, (sx,)), sy)
+            grads = torch.autograd.grad(loss, list(phi.values()), create_graph=order == 2, allow_unused=True)
+            phi = {n: p if g is None else p - lr * g for (n, p), g in zip(phi.items(), grads)}
+        if statistics == "support":
+            functional_call(net, phi, (sx,))
+            for norm in norms:
+                norm.observing, norm.given = False, norm.observed
+        losses.append(F.cross_entropy(functional_call(net, phi, (qx,)), qy))
+        for norm in norms:
+            norm.observing, norm.given, norm.observed = False, None, None
+    return torch.stack(losses)
+
+
+def gradient(losses: Tensor, net: nn.Module, weights: Tensor) -> list[Tensor]:
+    found = torch.autograd.grad((losses * weights).sum(), list(net.parameters()), allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), found)]
+
+
+@pytest.mark.parametrize("statistics", ["support", "transductive"])
+@pytest.mark.parametrize(("order", "steps"), [(1, 2), (2, 1), (2, 3)])
+@pytest.mark.parametrize("name", NETS)
+def test_it_is_that_of_a_plain_autograd_loop(name: str, order: Any, steps: int, statistics: Any) -> None:
+    make, shape = NETS[name]
+    tasks = tasks_of(*shape)
+    maml = MAML(make(), lr=0.3, steps=steps, order=order, statistics=statistics)
+    expected = plain_losses(maml.net, tasks, 0.3, steps, order, statistics)
+    for weights in (torch.full((3,), 1 / 3), torch.tensor([0.1, 2.0, -1.0])):
+        losses = maml.loss(tasks)
+        torch.testing.assert_close(losses, expected, rtol=TOLERANCE, atol=TOLERANCE)
+        for ours, theirs in zip(
+            gradient(losses, maml.net, weights),
+            gradient(plain_losses(maml.net, tasks, 0.3, steps, order, statistics), maml.net, weights),
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("name", ["mlp", "conv4", "no vmap"])
+def test_recomputing_steps_changes_nothing(name: str, steps: int, order: Any) -> None:
+    make, shape = NETS[name]
+    tasks, net = tasks_of(*shape), make()
+    results = []
+    for low_memory in (False, True):
+        maml = MAML(net, lr=0.3, steps=steps, order=order, low_memory=low_memory)
+        losses = maml.loss(tasks)
+        results.append([losses, *gradient(losses, net, torch.tensor([0.1, 2.0, -1.0]))])
+    for plain, recomputed in zip(*results):
+        torch.testing.assert_close(recomputed, plain, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_chunks_change_nothing() -> None:
+    net, tasks = MLP(6, 3), tasks_of(6, b=5)
+    whole, one_by_one = MAML(net, lr=0.3, steps=2), MAML(net, lr=0.3, steps=2, memory_budget=1)
+    assert one_by_one.meta_gradient.tasks_at_once(named_tensors(one_by_one), tasks, head_for(tasks), last=2) == 1
+    for a, b in zip(
+        gradient(whole.loss(tasks), net, torch.ones(5)), gradient(one_by_one.loss(tasks), net, torch.ones(5))
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_it_is_the_finite_difference() -> None:
+    maml, tasks = MAML(MLP(6, 3, hidden=(4,)), lr=0.2, steps=3), tasks_of(6)
+    maml.loss(tasks).sum().backward()
+    for parameter in maml.parameters():
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-6 * direction
+                values.append(maml.loss(tasks).sum())
+                parameter -= sign * 1e-6 * direction
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            (parameter.grad * direction).sum(), (values[0] - values[1]) / 2e-6, rtol=1e-5, atol=1e-7
+        )
+
+
+def test_first_order_is_second_order_where_the_hessian_is_zero() -> None:
+    class LinearLoss(nn.Module):
+        """Outputs (z, -z) at a point where cross-entropy is replaced by a loss that is linear in the weights."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x @ self.w)[:, None]
+
+    class LinearHead:
+        def losses(self, output: Tensor, y: Tensor) -> Tensor:
+            return output.squeeze(-1) * (1 - 2 * y)
+
+    tasks, gradients = tasks_of(6, k=2), []
+    for order in (1, 2):
+        maml = MAML(LinearLoss(), lr=0.3, steps=3, order=order)  # type: ignore[arg-type]
+        losses = maml.meta_gradient.losses(dict(maml.named_parameters()), tasks, LinearHead(), {3: 1.0})  # type: ignore[arg-type]
+        gradients.append(torch.autograd.grad(losses.sum(), maml.parameters())[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].abs().sum() > 0
