@@ -17,7 +17,7 @@ from quickstudy.errors import DataError, MissingExtraError
 from quickstudy.tasks import glyphs as module
 from quickstudy.tasks.fetch import cache_folder
 from quickstudy.tasks.glyph_characters import Character, alphabet_of, distinct, find_characters, skeleton_drawer
-from quickstudy.tasks.glyph_hands import CANVAS, write
+from quickstudy.tasks.glyph_hands import CANVAS, Hands, draw_hands, write
 from quickstudy.tasks.glyphs import RECIPE, TEST, VALIDATION, Split, glyphs
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -218,20 +218,31 @@ def test_the_same_seed_is_the_same_hand_and_another_seed_another() -> None:
     draw = skeleton_drawer()
     drawing = draw(ord("ж"), "DejaVuSans")
     assert drawing is not None
-    once, again, other = (write(drawing[None], generator=Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    once, again, other = (
+        write(drawing[None], draw_hands(1, generator=Generator().manual_seed(seed))) for seed in (0, 0, 1)
+    )
     assert once.equal(again)
     assert not once.equal(other)
 
 
-def test_hands_write_upright_where_nothing_is_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    distances = (torch.arange(CANVAS).float() - (CANVAS - 1) / 2).abs().clamp_max(12).mul(16).to(torch.uint8)
+def test_a_hand_that_does_nothing_copies_the_skeleton() -> None:
+    distances = (torch.arange(CANVAS) - (CANVAS - 1) / 2).abs().clamp_max(12).mul(16).to(torch.uint8)
     stroke = distances.expand(1, CANVAS, CANVAS)  # a vertical line through the middle
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 0.5))
-    picture = write(stroke, generator=Generator(), warp=0.0)[0, 0]
+    still = Hands(torch.eye(2, 3)[None], torch.zeros(1, 2, 5, 5), torch.tensor([5.0]))
+    picture = write(stroke, still)[0, 0]
     assert (picture == picture[0]).all()
     assert picture[0].equal(picture[0].flip(0))
     assert picture[0, 13] > 200
     assert not picture[0, :11].any()
+
+
+def test_hands_stay_within_the_limits_that_they_state() -> None:
+    hands = draw_hands(1000, generator=Generator().manual_seed(0))
+    scales = torch.linalg.svdvals(hands.place[:, :, :2])
+    assert scales.max() < 1.1618 * 1.0779  # e^.15, and the larger singular value of a shear by .15
+    assert scales.min() > 0.8607 / 1.0779
+    assert 0.11 < hands.place[:, :, 2].abs().max() < 0.12
+    assert 3 < hands.pen.min() < hands.pen.max() < 7
 
 
 @pytest.mark.data

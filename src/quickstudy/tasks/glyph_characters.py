@@ -189,7 +189,7 @@ def skeleton_drawer() -> Callable[[int, str], Tensor | None]:
         top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
         ink = np.zeros((CANVAS, CANVAS), bool)
         ink[top : top + height, left : left + width] = np.asarray(picture) > 127
-        skeleton = skeletonize(ink)  # type: ignore[no-untyped-call]
+        skeleton = skeletonize(ink)
         if skeleton.sum() < _SHORTEST or distance_transform_edt(ink).max() > _FILLED * _BOX:
             return None
         distance = np.minimum(distance_transform_edt(~skeleton), REACH)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from quickstudy.errors import DataError
 from quickstudy.tasks.episodes import LabelledSet
 from quickstudy.tasks.fetch import OnProgress, atomically, cache_folder
 from quickstudy.tasks.glyph_characters import Character, distinct, find_characters, skeleton_drawer
-from quickstudy.tasks.glyph_hands import SIDE, write
+from quickstudy.tasks.glyph_hands import SIDE, Hands, draw_hands, write
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ VALIDATION = ("arabic", "canadian syllabics")
 
 _DRAWN_WITH = ("matplotlib", "pillow", "scikit-image", "scipy", "torch")
 _FIRST_PASS = 25  # per cent of the time of drawing that goes into finding look-alikes
+_BATCH = 32  # characters written at once: on a busy machine, threads that meet for each one are slow
 
 
 def glyphs(split: Split, *, cache: Path | None = None, on_progress: OnProgress | None = None) -> LabelledSet:
@@ -112,14 +113,26 @@ def _draw(on_progress: OnProgress | None) -> dict[Split, LabelledSet]:
     kept = [drawings[i] for i in distinct(torch.stack([drawing for _, drawing in drawings]))]
     logger.info("%d characters, %d with a skeleton, %d distinct", len(found), len(drawings), len(kept))
     pictures = []
-    for i, (character, first) in enumerate(kept):
-        others = [draw(character.codepoint, face) for face in character.faces[1:FACES]]
-        skeletons = torch.stack([first, *(other for other in others if other is not None)])
-        generator = Generator().manual_seed(character.codepoint)  # so that no character depends on the others
-        pictures.append(write(skeletons[torch.arange(EXAMPLES) % len(skeletons)], generator=generator))
-        report(_FIRST_PASS + (100 - _FIRST_PASS) * (i + 1) // len(kept), 100)
+    for start in range(0, len(kept), _BATCH):
+        batch = kept[start : start + _BATCH]
+        skeletons = [_skeletons(character, first, draw) for character, first in batch]
+        hands = [_hands(character) for character, _ in batch]
+        pictures += write(torch.cat(skeletons), Hands.join(hands)).split(EXAMPLES)
+        report(_FIRST_PASS + (100 - _FIRST_PASS) * (start + len(batch)) // len(kept), 100)
     characters = [character for character, _ in kept]
     return {split: _split(split, characters, pictures) for split in get_args(Split)}
+
+
+def _skeletons(character: Character, first: Tensor, draw: Callable[[int, str], Tensor | None]) -> Tensor:
+    """One skeleton an example, of each face in turn, `(EXAMPLES, CANVAS, CANVAS)`; `first` is the first face's."""
+    others = [draw(character.codepoint, face) for face in character.faces[1:FACES]]
+    faces = torch.stack([first, *(other for other in others if other is not None)])
+    return faces[torch.arange(EXAMPLES) % len(faces)]
+
+
+def _hands(character: Character) -> Hands:
+    """Seeded by the character, so that none depends on the others."""
+    return draw_hands(EXAMPLES, generator=Generator().manual_seed(character.codepoint))
 
 
 def _split(split: Split, characters: Sequence[Character], pictures: Sequence[Tensor]) -> LabelledSet:
