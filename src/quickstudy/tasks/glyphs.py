@@ -51,7 +51,7 @@ def glyphs(split: Split, *, cache: Path | None = None, on_progress: OnProgress |
     The splits share no alphabet: Georgian, Armenian, Hebrew, Lao, Tifinagh and NKo are for the test, Arabic and
     Canadian syllabics for validation, and the rest for training.
 
-    The first call draws all three splits, in well under a minute, and keeps them in the cache (about 25 MB); a
+    The first call draws all three splits, in well under a minute, and keeps them in the cache (10 MB); a
     damaged cache is drawn again. The same versions of the drawing libraries give the same pixels; others may
     differ in a few. The cache's metadata name the versions.
 
