@@ -5,6 +5,7 @@ import http.client
 import logging
 import os
 import tempfile
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -82,10 +83,9 @@ def remember(relative: str, build: Callable[[], Mapping[str, np.ndarray]]) -> di
     path = cache_folder() / relative
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            logger.warning("%s is damaged (%s); building it again", path, error)
+            return load_arrays(path)
+        except DataError as error:
+            logger.warning("%s; building it again", error)
     arrays = dict(build())
     try:
         with atomically(path) as part, part.open("wb") as file:
@@ -93,6 +93,19 @@ def remember(relative: str, build: Callable[[], Mapping[str, np.ndarray]]) -> di
     except DataError as error:
         logger.warning("%s; the next run prepares the data again", error)
     return arrays
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, of which none is unpickled.
+
+    Raises:
+        DataError: Where the file cannot be read as one.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an npz file ({error}). Delete or replace it.") from error
 
 
 @contextmanager
@@ -137,6 +150,9 @@ def _download(url: str, part: Path, relative: str, on_progress: OnProgress | Non
                     done += len(chunk)
                     if on_progress is not None:
                         on_progress(done, total)
+        except urllib.error.HTTPError as error:
+            with error:  # it holds the connection
+                raise _not_found(url, relative, error) from error
         except (OSError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
             raise _not_found(url, relative, getattr(error, "reason", None) or error) from error
     if done < total:

@@ -11,7 +11,7 @@ import torch
 
 from quickstudy.errors import DataError
 from quickstudy.tasks.episodes import LabelledSet
-from quickstudy.tasks.fetch import OnProgress, find, locate, remember
+from quickstudy.tasks.fetch import OnProgress, find, load_arrays, locate, remember
 from quickstudy.tasks.pictures import pillow
 
 HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
@@ -106,14 +106,10 @@ def _characters(on_progress: OnProgress | None) -> tuple[np.ndarray, list[str], 
     """Bits `(1623, 20, 98)`, alphabets, characters, and whether each is a background one; in order of name."""
     packed = locate("omniglot/omniglot28.npz")
     if packed is not None:
-        try:
-            with np.load(packed, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in ("bits", "alphabet", "character")}
-                arrays["background"] = np.arange(len(arrays["bits"])) < int(stored["n_background"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{packed} is not a packed Omniglot ({error}). Remove it, and the data are downloaded."
-            ) from error
+        arrays = load_arrays(packed)
+        if missing := {"bits", "alphabet", "character", "n_background"} - set(arrays):
+            raise DataError(f"{packed} has no {sorted(missing)}. Remove it, and the official archives are used.")
+        arrays["background"] = np.arange(len(arrays["bits"])) < arrays["n_background"]
     else:
         arrays = remember("omniglot/characters-1.npz", lambda: _unpack(on_progress))
     alphabets, characters = arrays["alphabet"].tolist(), arrays["character"].tolist()
