@@ -147,7 +147,7 @@ def _read_sheets(folder: Path, classes: list[str], on_progress: OnProgress | Non
 
 
 def _unpack(on_progress: OnProgress | None) -> dict[str, np.ndarray]:
-    """All classes in alphabetical order, `(100, 600, 3, 32, 32)`. A record is two labels, coarse and fine, and pixels."""
+    """All classes in alphabetical order, `(100, 600, 3, 32, 32)`. A record: two labels (coarse, fine), pixels."""
     path = find("cifar100/cifar-100-binary.tar.gz", url=URL, checksum=CHECKSUM, on_progress=on_progress)
     with tarfile.open(path) as archive:
         records = np.concatenate([_records(archive, f"cifar-100-binary/{part}.bin") for part in ("train", "test")])
