@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from quickstudy import Examples, Task
+from quickstudy.errors import ShapeError
+
+
+def examples(n: int, *, b: int = 3, masked: bool = False, domain: int | None = None) -> Examples:
+    return Examples(
+        torch.arange(b * n * 2.0).reshape(b, n, 2),
+        torch.arange(b * n).reshape(b, n) % 2,
+        torch.arange(b * n).reshape(b, n) % 3 > 0 if masked else None,
+        None if domain is None else torch.full((b, n), domain),
+    )
+
+
+@pytest.mark.parametrize("field", ["y", "mask", "domain"])
+def test_examples_of_unequal_number_are_refused_and_the_remedy_is_named(field):
+    fields = {"y": torch.zeros(2, 5, dtype=torch.int64), field: torch.zeros(2, 4, dtype=torch.int64)}
+    with pytest.raises(ShapeError, match=rf"{field} is \(2, 4\) and x is \(2, 5, 3\).*batch of one: x\[None\]"):
+        Examples(torch.zeros(2, 5, 3), **fields)
+
+
+def test_regression_targets_may_have_an_axis_of_their_own():
+    assert Examples(torch.zeros(2, 5, 3), torch.zeros(2, 5, 1)).n == 5
+
+
+def test_the_weights_of_real_examples_sum_to_one_and_masked_ones_weigh_nothing():
+    masked = examples(6, masked=True)
+    torch.testing.assert_close(masked.weights().sum(1), torch.ones(3))
+    assert (masked.weights()[~masked.mask] == 0).all()
+
+
+def test_without_a_mask_all_examples_are_real():
+    assert examples(4).real().all()
+
+
+def test_a_task_without_any_real_example_has_no_weights_that_are_not_finite():
+    nothing = Examples(torch.zeros(1, 3, 2), torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool))
+    assert (nothing.weights() == 0).all()
+
+
+def test_a_slice_of_tasks_is_a_batch_of_tasks():
+    tasks = Task(examples(2, masked=True), examples(4, domain=1), 2, torch.rand(3, 5, 2))
+    third = tasks[2:3]
+    assert len(third) == 1
+    assert third.n_way == 2
+    torch.testing.assert_close(third.support.x, tasks.support.x[2:3])
+    torch.testing.assert_close(third.query.domain, tasks.query.domain[2:3])
+    torch.testing.assert_close(third.unlabelled, tasks.unlabelled[2:3])
+
+
+def test_mapping_touches_every_tensor_and_invents_none():
+    doubled = Task(examples(2), examples(4, masked=True), None).map(lambda value: torch.cat([value, value]))
+    assert len(doubled) == 6
+    assert doubled.support.mask is None
+    assert doubled.query.mask.shape == (6, 4)
+    assert doubled.unlabelled is None
+
+
+def test_everything_is_the_support_set_followed_by_the_query_set():
+    task = Task(examples(2), examples(4), 2)
+    torch.testing.assert_close(task.everything.x[:, :2], task.support.x)
+    torch.testing.assert_close(task.everything.y[:, 2:], task.query.y)
+    assert task.everything.mask is None
+
+
+def test_everything_keeps_the_mask_of_one_side_alone():
+    task = Task(examples(2, masked=True), examples(4), 2)
+    torch.testing.assert_close(task.everything.mask[:, :2], task.support.mask)
+    assert task.everything.mask[:, 2:].all()
+
+
+def test_everything_keeps_domains_that_both_sides_have():
+    everything = Task(examples(2, domain=0), examples(3, domain=1), 2).everything
+    assert everything.domain[0].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_moving_to_the_device_it_is_on_changes_nothing():
+    task = Task(examples(2), examples(3), 2)
+    torch.testing.assert_close(task.to("cpu").query.x, task.query.x)
