@@ -71,7 +71,7 @@ def split_classes(
             if len(part) < needed:
                 raise TooFewExamplesError(
                     f"{len(set(data.groups))} group(s) of classes cannot be split so that each part has {needed} "
-                    f"classes for {n_way}-way tasks: one has {len(part)}. Lower n_way, or split groups with by_group=False."
+                    f"classes for {n_way}-way tasks: one has {len(part)}. Lower n_way, or pass by_group=False."
                 )
     else:
         ends = (sizes[0], sizes[0] + sizes[1])
