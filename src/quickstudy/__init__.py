@@ -9,6 +9,8 @@ from quickstudy.nets.mlp import MLP
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.task import Examples, Task, TaskSource
 from quickstudy.training.evaluate import Evaluation, evaluate
+from quickstudy.training.history import History, Progress
+from quickstudy.training.meta_train import meta_train
 
 __all__ = [
     "MAML",
@@ -17,15 +19,18 @@ __all__ = [
     "Episodes",
     "Evaluation",
     "Examples",
+    "History",
     "LabelledSet",
     "Learner",
     "Mixture",
     "Predictor",
+    "Progress",
     "PrototypicalNetwork",
     "Reptile",
     "Task",
     "TaskSource",
     "conv4_classifier",
     "evaluate",
+    "meta_train",
 ]
 __version__ = "0.1.0"

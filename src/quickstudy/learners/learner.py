@@ -38,6 +38,9 @@ class Learner(nn.Module, ABC):
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         """The meta-training loss of each task, `(b,)`."""
 
+    def at(self, progress: float) -> None:
+        """Is told before every outer step how much of meta-training is done, in [0, 1]; for methods that anneal."""
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the outer optimiser; a method with several meta-rates has several."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]

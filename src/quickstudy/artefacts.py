@@ -1,0 +1,110 @@
+"""Saved priors: a folder with `prior.json` and `weights.safetensors`. Nothing is ever unpickled."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from quickstudy.errors import DamagedArtefactError, DataNotFoundError, ForeignArtefactError, NewerArtefactError
+
+FORMAT = 1
+MANIFEST, WEIGHTS = "prior.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a folder holds: plain values and tensors."""
+
+    kind: str
+    """What it is, such as "learner"."""
+    settings: Mapping[str, Any]
+    """Plain JSON values."""
+    tensors: Mapping[str, Tensor]
+    """By name, on the CPU."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: a crash or a full disk leaves the previous one as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_artefact(folder: Path, artefact: Artefact) -> None:
+    """Writes an artefact into a folder, which is made where it is missing."""
+    weights = tensors_to_bytes({name: value.detach().cpu().contiguous() for name, value in artefact.tensors.items()})
+    manifest = {
+        "quickstudy": FORMAT,
+        "kind": artefact.kind,
+        "settings": artefact.settings,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / WEIGHTS, weights)
+    write_atomically(folder / MANIFEST, text.encode())
+
+
+def read_artefact(folder: Path, kind: str) -> Artefact:
+    """Reads an artefact and checks it.
+
+    Raises:
+        DataNotFoundError: Where the folder has no prior.
+        ForeignArtefactError: Where quickstudy did not write it, or it is of another kind.
+        NewerArtefactError: Where a later format wrote it.
+        DamagedArtefactError: Where a file is incomplete, altered or missing.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise DataNotFoundError(
+            f"{folder} holds no prior: there is no {MANIFEST} in it. Name the folder given as --out."
+        )
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except ValueError as error:
+        raise DamagedArtefactError(
+            f"{folder / MANIFEST} is not readable JSON ({error}). Save the prior again."
+        ) from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("quickstudy"), int):
+        raise ForeignArtefactError(f"{folder / MANIFEST} was not written by quickstudy: it has no format number.")
+    if manifest["quickstudy"] > FORMAT:
+        raise NewerArtefactError(
+            f"{folder} has format {manifest['quickstudy']}; this version reads up to {FORMAT}. Upgrade quickstudy."
+        )
+    if manifest.get("kind") != kind:
+        raise ForeignArtefactError(f"{folder} holds a {manifest.get('kind')!r}; a {kind!r} was asked for.")
+    weights = folder / WEIGHTS
+    content = weights.read_bytes() if weights.is_file() else b""
+    settings = manifest.get("settings")
+    if hashlib.sha256(content).hexdigest() != manifest.get("weights_sha256") or not isinstance(settings, dict):
+        state = f"{len(content)} bytes that do not match their checksum" if content else "missing"
+        raise DamagedArtefactError(f"{weights} is {state}. Copy the folder again, or train again with --resume.")
+    try:
+        tensors = tensors_from_bytes(content)
+    except SafetensorError as error:
+        raise DamagedArtefactError(f"{weights} is not a safetensors file ({error}).") from None
+    return Artefact(kind, settings, tensors)
+
+
+def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """`read(settings)`, where a missing or impossible value is a damaged artefact."""
+    try:
+        return read(settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedArtefactError(f"{folder / MANIFEST} lacks or misstates a setting: {error!r}.") from None

@@ -1,0 +1,109 @@
+"""How a meta-training run has gone."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from quickstudy.training.evaluate import Evaluation
+
+WINDOW = 50
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation of a run."""
+
+    step: int
+    seconds: float
+    """Of training until then, validations not counted."""
+    metric: str
+    mean: float
+    ci95: float
+
+    @property
+    def score(self) -> float:
+        """The mean, signed so that more is better."""
+        return self.mean if self.metric == "accuracy %" else -self.mean
+
+
+@dataclass
+class History:
+    """A run so far."""
+
+    step: int = 0
+    """Outer steps done."""
+    seconds: float = 0.0
+    """Spent in them."""
+    losses: list[float] = field(default_factory=list)
+    """The mean loss of each `WINDOW` steps that are complete."""
+    validations: list[Validation] = field(default_factory=list)
+    best: Validation | None = None
+    """The best of them, whose weights the learner has in the end."""
+    _window: list[float] = field(default_factory=list)
+
+    def add_step(self, loss: float, seconds: float) -> None:
+        self.step += 1
+        self.seconds += seconds
+        self._window.append(loss)
+        if len(self._window) == WINDOW:
+            self.losses.append(sum(self._window) / WINDOW)
+            self._window.clear()
+
+    def add_validation(self, found: Evaluation) -> bool:
+        """Records a validation, and says whether it is the best."""
+        validation = Validation(self.step, self.seconds, found.metric, found.mean, found.ci95)
+        self.validations.append(validation)
+        if self.best is None or validation.score > self.best.score:
+            self.best = validation
+            return True
+        return False
+
+    @property
+    def recent_loss(self) -> float:
+        """The mean loss of the last steps, at most `WINDOW`."""
+        if self._window:
+            return sum(self._window) / len(self._window)
+        return self.losses[-1] if self.losses else math.nan
+
+    def to_settings(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint or a report."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": list(self.losses),
+            "window": list(self._window),
+            "validations": [vars(v) for v in self.validations],
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "History":
+        validations = [Validation(**values) for values in settings["validations"]]
+        best = max(validations, key=lambda v: v.score, default=None)
+        return cls(settings["step"], settings["seconds"], settings["losses"], validations, best, settings["window"])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher of a run sees after a step."""
+
+    history: History
+    steps: int
+    """Outer steps of the whole run."""
+    limit: float
+    """Seconds of the whole run; infinite where there is no limit."""
+
+    @property
+    def fraction(self) -> float:
+        """Of the run that is done, in [0, 1]."""
+        return min(1.0, max(self.history.step / self.steps, self.history.seconds / self.limit))
+
+    @property
+    def rate(self) -> float:
+        """Outer steps a second."""
+        return self.history.step / max(self.history.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of training, validations not counted."""
+        by_steps = (self.steps - self.history.step) / max(self.rate, 1e-9)
+        return max(0.0, min(by_steps, self.limit - self.history.seconds))

@@ -1,0 +1,212 @@
+"""The one training loop: it serves every learner, because `loss` is all that it calls."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from quickstudy.errors import DivergedError, OutputExistsError, ShapeError
+from quickstudy.learners.learner import Learner
+from quickstudy.tasks.task import TaskSource
+from quickstudy.training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from quickstudy.training.evaluate import evaluate
+from quickstudy.training.history import History, Progress
+
+logger = logging.getLogger(__name__)
+
+
+def meta_train(
+    learner: Learner,
+    source: TaskSource,
+    *,
+    steps: int,
+    tasks_per_step: int = 4,
+    lr: float | None = None,
+    schedule: Literal["constant", "cosine"] = "constant",
+    clip: float | None = None,
+    seconds: float = math.inf,
+    validation: TaskSource | None = None,
+    validate_every: int | None = None,
+    validation_tasks: int = 200,
+    seed: int = 0,
+    out: Path | str | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    fabric: Fabric | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> History:
+    """Meta-trains a learner on the tasks of a source.
+
+    Afterwards the learner is in evaluation mode and holds its best weights on `validation`, or its last ones where
+    there is none. A run that is resumed continues bit for bit: parameters, optimiser, tasks and random state.
+
+    Args:
+        learner: Is trained in place.
+        source: Of the meta-training tasks.
+        steps: Outer steps.
+        tasks_per_step: Tasks a step, over all devices.
+        lr: Outer rate; by default the learner's own.
+        schedule: "cosine" anneals the outer rate to zero over the run.
+        clip: Largest norm of the outer gradient.
+        seconds: Stop after so many seconds of training, validation not counted; schedules then follow the clock.
+        validation: Where the tasks come from that choose the best weights.
+        validate_every: Steps between validations; by default a twentieth of the run.
+        validation_tasks: How many tasks that are, the same ones every time.
+        seed: Of the tasks and of all noise in training.
+        out: A folder for the checkpoint; nothing is written without it.
+        resume: Go on from the checkpoint in `out`, or start where there is none.
+        checkpoint_seconds: Time between checkpoints.
+        fabric: Devices, precision and loggers; by default one device, the fastest there is, in float32. It must be
+            launched.
+        on_progress: Is called after every step and validation.
+
+    Raises:
+        DivergedError: Where a loss is not finite; the last checkpoint is older than that step.
+        OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
+        ShapeError: Where the learner has no parameters, or the devices do not divide the tasks of a step.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import MLP, Episodes, LabelledSet, PrototypicalNetwork, meta_train
+        >>> data = LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+        >>> history = meta_train(PrototypicalNetwork(MLP(8, 16)), Episodes(data, n_way=3, n_query=5), steps=10)
+        >>> history.step
+        10
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    if next(learner.parameters(), None) is None:
+        raise ShapeError(f"{type(learner).__name__} has no parameters, so there is nothing to meta-train.")
+    if tasks_per_step % fabric.world_size:
+        raise ShapeError(f"{tasks_per_step} tasks a step do not divide among {fabric.world_size} devices.")
+    run = _Run(learner, fabric, lr, seed)
+    folder = None if out is None else Path(out)
+    settings = {
+        "learner": type(learner).__name__,
+        "tasks_per_step": tasks_per_step,
+        "lr": [group["lr"] for group in run.optimizer.param_groups],
+        "schedule": schedule,
+        "clip": clip,
+        "seed": seed,
+    }
+    if folder is not None and (folder / CHECKPOINT).exists():
+        if not resume:
+            raise OutputExistsError(
+                f"{folder} holds the checkpoint of an earlier run. Resume that (--resume), or choose another folder."
+            )
+        run.load(read_checkpoint(folder, settings))
+        logger.info("resuming from step %d", run.history.step)
+    every = validate_every or max(1, steps // 20)
+    share = slice(fabric.global_rank, None, fabric.world_size)
+    learner.train()
+    since_checkpoint = time.monotonic()
+
+    def save() -> None:
+        nonlocal since_checkpoint
+        if folder is not None and fabric.is_global_zero:
+            write_checkpoint(folder, settings, run.state())
+        since_checkpoint = time.monotonic()
+
+    def validate() -> None:
+        if validation is None:
+            return
+        found = evaluate(learner, validation, tasks=validation_tasks, seed=seed + 1_000_003)
+        if run.history.add_validation(found):
+            run.best = {name: value.detach().clone() for name, value in learner.state_dict().items()}
+        report()
+
+    def report() -> None:
+        if on_progress is not None:
+            on_progress(Progress(run.history, steps, seconds))
+
+    history = run.history
+    while history.step < steps and history.seconds < seconds:
+        start = time.perf_counter()
+        progress = max(history.step / steps, history.seconds / seconds)
+        learner.at(progress)
+        run.set_rates(0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0)
+        tasks = source.sample(tasks_per_step, generator=run.generator)[share].to(fabric.device)
+        with fabric.autocast():
+            loss = learner.loss(tasks, generator=run.generator).mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss is {value} at step {history.step + 1}. "
+                + ("" if folder is None else f"The checkpoint in {folder} is from before. ")
+                + "Lower the rates (lr, the inner lr), or clip the gradient."
+            )
+        run.optimizer.zero_grad()
+        fabric.backward(loss)
+        run.share_gradients()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), clip)
+        run.optimizer.step()
+        history.add_step(value, time.perf_counter() - start)
+        report()
+        done = history.step >= steps or history.seconds >= seconds
+        if history.step % every == 0 or done:
+            validate()
+            save()
+        elif time.monotonic() - since_checkpoint > checkpoint_seconds:
+            save()
+    if run.best is not None:
+        learner.load_state_dict(run.best)
+    learner.eval()
+    return history
+
+
+class _Run:
+    """What a run consists of at a step: all of it goes into a checkpoint."""
+
+    def __init__(self, learner: Learner, fabric: Fabric, lr: float | None, seed: int) -> None:
+        self.learner, self.fabric = learner, fabric
+        fabric.to_device(learner)
+        self.optimizer: Optimizer = learner.optimizer(lr)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.generator = Generator().manual_seed(seed)
+        self.history = History()
+        self.best: dict[str, Tensor] | None = None
+        torch.manual_seed(seed)
+
+    def set_rates(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+
+    def share_gradients(self) -> None:
+        """Averages gradients and running statistics over the devices."""
+        if self.fabric.world_size == 1:
+            return
+        parts = [p.grad for p in self.learner.parameters() if p.grad is not None]
+        parts += [buffer for buffer in self.learner.buffers() if buffer.is_floating_point()]
+        mean = self.fabric.all_reduce(torch.cat([part.flatten() for part in parts]), reduce_op="mean")
+        for part, value in zip(parts, mean.split([part.numel() for part in parts])):  # type: ignore[union-attr]
+            part.copy_(value.view_as(part))
+
+    def state(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            "learner": self.learner.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "random_state": torch.get_rng_state(),
+            "cuda_random_state": cuda,
+            "history": self.history.to_settings(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random_state"])
+        if torch.cuda.is_available() and state["cuda_random_state"]:
+            torch.cuda.set_rng_state_all(state["cuda_random_state"])
+        self.history = History.from_settings(state["history"])
