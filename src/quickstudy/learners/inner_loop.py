@@ -83,6 +83,8 @@ class InnerLoop:
     """`weights(step, phi, meta)` gives all parameters of the network at a step."""
     statistics: Statistics = "support"
     """What queries are normalised by."""
+    moments: Callable[[int], dict[str, Moments]] | None = None
+    """`moments(step)` gives what layers normalise by at a step, support and queries; None: what `statistics` says."""
     batching: Literal["vmap", "loop"] = "vmap"
     """How support sets are batched. A network that `vmap` refuses turns it to "loop", with a warning in the log."""
 
@@ -151,7 +153,7 @@ class InnerLoop:
         """One step of one task."""
 
         def loss(phi: Params) -> Tensor:
-            output, _ = self.call(self.weights(step, phi, meta), x)
+            output, _ = self.call(self.weights(step, phi, meta), x, self.moments(step) if self.moments else None)
             return (head.losses(output, y) * share).sum()
 
         return self.update(step, phi, self._gradients(loss, phi), meta)
@@ -159,6 +161,8 @@ class InnerLoop:
     def read_out(self, step: int, phi: Params, meta: Params, x: Tensor) -> Adapted:
         """The network of one task at a step, and what it normalises queries by."""
         weights = self.weights(step, phi, meta)
+        if self.moments:
+            return Adapted(weights, self.moments(step))
         if self.statistics == "transductive" or not batch_norms(self.net):
             return Adapted(weights, {})
         return Adapted(weights, self.call(weights, x)[1])

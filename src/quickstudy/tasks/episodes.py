@@ -145,7 +145,7 @@ class Episodes:
         labels = torch.arange(self.n_way)[None, :, None].expand_as(chosen)
         support = self._examples(chosen[..., : self.n_shot], labels[..., : self.n_shot], generator)
         query = self._examples(chosen[..., self.n_shot :], labels[..., self.n_shot :], generator)
-        return Task(support, query, self.n_way)
+        return Task(support, query, self.n_way, classes=classes.to(self.data.x.device))
 
     def _examples(self, rows: Tensor, labels: Tensor, generator: Generator) -> Examples:
         rows, labels = rows.flatten(1), labels.flatten(1)
