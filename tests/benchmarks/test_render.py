@@ -56,8 +56,6 @@ def test_a_section_has_what_was_measured_when_on_what_and_how(render, tmp_path):
 
 def test_the_best_measured_value_of_a_column_is_bold(render, tmp_path):
     seconds = {"a": 2.0, "b": 0.5, "floor": 0.1}
-        row(m, metric="seconds per step", value=v) for m, v in (("a", 2.0), ("b", 0.5), ("floor", 0.1))
-    )
     write(tmp_path, "speed", [row(m, metric="seconds per step", value=v) for m, v in seconds.items()])
     write(tmp_path, "accuracy", [row("a", value=90.0), row("b", value=91.0)])
     render.main(["--root", str(tmp_path)])
