@@ -1,11 +1,17 @@
 """Batch normalisation whose statistics are always explicit."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from quickstudy.errors import ShapeError
+
+logger = logging.getLogger(__name__)
 
 
 class Moments(NamedTuple):
@@ -22,13 +28,15 @@ class BatchNorm(nn.Module):
 
     By itself it does what `torch.nn.BatchNorm2d` does: in training mode $\mu$ and $\sigma^2$ are those of the
     batch, and update the running averages; in evaluation mode they are the running averages. Inside
-    `normalised_by` they are the moments that the caller gives, and inside `moments_of` they are the batch's, which
-    the caller receives; both leave the running averages alone. Parameters and buffers bear torch's names.
+    `normalised_by` they are the moments that the caller gives, inside `normalised_by_batch` and `moments_of` those of
+    the batch, which `moments_of` hands to the caller; all of them leave the running averages alone. Parameters and
+    buffers bear torch's names.
 
     Args:
         channels: `c`, the size of the second axis.
         eps: Added to the variance.
-        momentum: Weight of the new batch in the running averages.
+        momentum: Weight of the new batch in the running averages; None averages over all batches alike.
+        affine: Whether it has $\gamma$ and $\beta$; else they are 1 and 0.
 
     References:
         Ioffe and Szegedy, [Batch Normalization](https://arxiv.org/abs/1502.03167), 2015.
@@ -38,63 +46,102 @@ class BatchNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
         self.eps, self.momentum = eps, momentum
         self.given: Moments | None = None
-        self.observing = False
+        self.source: Literal["mode", "batch", "observed"] = "mode"
+        self.share: Tensor | None = None
         self.observed: Moments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `(n, c, *size)`."""
-        moments = self.given
-        if moments is None and not self.training and not self.observing:
-            moments = Moments(self.running_mean, self.running_var)
-        if moments is None:
-            axes = [0, *range(2, x.ndim)]
-            var, mean = torch.var_mean(x, axes, correction=0)
-            moments = Moments(mean, var)
-            if self.observing:
-                self.observed = moments
-            else:
-                self._track(moments, x.numel() // x.shape[1])
-        scale = self.weight * torch.rsqrt(moments.var + self.eps)
-        shift = self.bias - moments.mean * scale
-        shape = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(shift.view(shape), x, scale.view(shape))
+        if self.given is not None:
+            return self._affine(x, self.given)
+        if self.source == "observed" or (self.source == "batch" and self.share is not None):
+            self.observed = moments_among(x, self.share)
+            return self._affine(x, self.observed)
+        if self.source == "batch":
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        momentum = self.momentum
+        if self.training:
+            self.num_batches_tracked += 1
+            momentum = 1 / int(self.num_batches_tracked) if momentum is None else momentum
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, momentum or 0.0, self.eps)
 
-    @torch.no_grad()
-    def _track(self, moments: Moments, n: int) -> None:
-        unbiased = moments.var * (n / max(n - 1, 1))
-        self.running_mean.lerp_(moments.mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        self.num_batches_tracked += 1
+    def _affine(self, x: Tensor, moments: Moments) -> Tensor:
+        scale = torch.rsqrt(moments.var + self.eps)
+        scale = scale if self.weight is None else self.weight * scale
+        shift = -moments.mean * scale
+        shift = shift if self.bias is None else self.bias + shift
+        # One fused kernel each way: normalisation by mean 0 and variance 1 leaves its own scale and shift.
+        return F.batch_norm(x, torch.zeros_like(shift), torch.ones_like(shift), scale, shift, False, 0.0, 0.0)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.numel()}, eps={self.eps}, momentum={self.momentum}"
+        affine = "" if self.weight is not None else ", affine=False"
+        return f"{self.running_mean.numel()}, eps={self.eps}, momentum={self.momentum}{affine}"
+
+
+def moments_among(x: Tensor, share: Tensor | None = None) -> Moments:
+    """The moments of `(n, c, *size)`, each example counting by its share `(n,)`, or alike."""
+    if share is None:
+        var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+        return Moments(mean, var)
+    flat = x.flatten(2) if x.ndim > 2 else x[..., None]  # (n, c, positions)
+    mean = share @ flat.mean(-1)
+    return Moments(mean, share @ (flat - mean[:, None]).square().mean(-1))
 
 
 def make_batch_norm_explicit(net: nn.Module) -> nn.Module:
     """Replaces torch's batch normalisation layers inside `net` by `BatchNorm`, in place; weights and names stay.
 
-    Returns `net`, or its replacement where `net` itself is such a layer.
+    A layer that kept no running averages (`track_running_stats=False`) keeps them from then on, since without them a
+    query's answer would depend on the others of its batch; the log warns that it has none yet.
+
+    Returns:
+        `net`, or its replacement where `net` itself is such a layer.
+
+    Raises:
+        ShapeError: Where a lazy layer has not seen its first batch.
     """
-    # Torch names the layers that normalise each channel over a batch only by this private class.
-    if isinstance(net, nn.modules.batchnorm._BatchNorm):
-        explicit = BatchNorm(net.num_features, eps=net.eps, momentum=0.1 if net.momentum is None else net.momentum)
-        explicit.load_state_dict({**explicit.state_dict(), **net.state_dict()})
-        device = next((p.device for p in net.parameters()), None)
-        return explicit.train(net.training).to(device) if device is not None else explicit.train(net.training)
-    for name, child in net.named_children():
-        replacement = make_batch_norm_explicit(child)
-        if replacement is not child:
-            setattr(net, name, replacement)
-    return net
+    explicit: dict[nn.Module, nn.Module] = {}  # a layer that is used in several places stays one layer
+
+    def replace(module: nn.Module) -> nn.Module:
+        # Torch names the layers that normalise each channel over a batch only by this private class.
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module not in explicit:
+                explicit[module] = _explicit(module)
+            return explicit[module]
+        for name, child in module._modules.items():  # named_children leaves out a layer's second place
+            if child is not None and (replacement := replace(child)) is not child:
+                setattr(module, name, replacement)
+        return module
+
+    return replace(net)
+
+
+def _explicit(layer: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+    if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
+        raise ShapeError(f"{layer} does not know its number of channels yet. Run the network once on a batch before.")
+    explicit = BatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
+    own = layer.state_dict()
+    if "running_mean" not in own:
+        logger.warning(
+            "%s kept no running averages; as BatchNorm it keeps them, and has none until it has been trained.", layer
+        )
+    like = next((value for value in own.values() if value.is_floating_point()), None)
+    if like is not None:
+        explicit.to(like.device, like.dtype)
+    explicit.load_state_dict({**explicit.state_dict(), **own})
+    for name, parameter in layer.named_parameters():
+        explicit.get_parameter(name).requires_grad_(parameter.requires_grad)
+    return explicit.train(layer.training)
 
 
 def batch_norms(net: nn.Module) -> dict[str, BatchNorm]:
@@ -116,15 +163,33 @@ def normalised_by(net: nn.Module, moments: Mapping[str, Moments]) -> Iterator[No
 
 
 @contextmanager
-def moments_of(net: nn.Module) -> Iterator[dict[str, Moments]]:
-    """Within it, layers normalise by their batch; the dictionary holds the moments of the last one afterwards."""
+def normalised_by_batch(net: nn.Module, share: Tensor | None = None) -> Iterator[None]:
+    """Within it, layers normalise by their batch, whatever mode they are in.
+
+    Args:
+        net: The network.
+        share: Each example's share of the moments, `(n,)` and summing to one; equal ones by default.
+    """
+    layers = batch_norms(net).values()
+    for layer in layers:
+        layer.source, layer.share = "batch", share
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.source, layer.share, layer.observed = "mode", None, None
+
+
+@contextmanager
+def moments_of(net: nn.Module, share: Tensor | None = None) -> Iterator[dict[str, Moments]]:
+    """`normalised_by_batch` that fills a dictionary with the moments of the last batch when it ends."""
     layers = batch_norms(net)
     observed: dict[str, Moments] = {}
     for layer in layers.values():
-        layer.observing = True
+        layer.source, layer.share = "observed", share
     try:
         yield observed
         observed.update({name: layer.observed for name, layer in layers.items() if layer.observed is not None})
     finally:
         for layer in layers.values():
-            layer.observing, layer.observed = False, None
+            layer.source, layer.share, layer.observed = "mode", None, None
