@@ -1,0 +1,118 @@
+"""Every learner of this project keeps the contract: a new one is one more entry."""
+
+from collections.abc import Callable
+
+import pytest
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy import MAML, MLP, Conv4, Learner, PrototypicalNetwork, Reptile
+from quickstudy.learners.anil import ANIL
+from quickstudy.learners.fine_tune import FineTune
+from quickstudy.learners.from_scratch import FromScratch
+from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
+from quickstudy.learners.matching_network import MatchingNetwork
+from quickstudy.learners.meta_sgd import MetaSGD
+from quickstudy.learners.nearest_neighbour import NearestNeighbour
+from quickstudy.learners.relation_network import RelationNetwork
+from quickstudy.nets.relation_module import relation_nets
+from quickstudy.testing.learners import (
+    N_CLASSES,
+    N_WAY,
+    Case,
+    LearnerContract,
+    curve_tasks,
+    picture_tasks,
+    vector_tasks,
+)
+
+WIDTH = 4
+
+
+class Stranger(nn.Module):
+    """A network as users write them: torch's own batch normalisation, of vectors."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.elu(self.norm(self.first(x))))
+        return out
+
+
+def conv4_and_linear() -> nn.Module:
+    return nn.Sequential(Conv4(1, WIDTH), nn.Linear(WIDTH, N_WAY))
+
+
+def classifiers(name: str, make: Callable[[nn.Module], Learner]) -> list[Case]:
+    """A learner of networks that have an output a class."""
+    return [
+        Case(f"{name}, mlp", lambda: make(MLP(6, N_WAY, hidden=(5,))), vector_tasks),
+        Case(f"{name}, batch norm 1d", lambda: make(Stranger(N_WAY)), vector_tasks),
+        Case(f"{name}, conv4", lambda: make(conv4_and_linear()), picture_tasks),
+        Case(f"{name}, regression", lambda: make(MLP(1, 1, hidden=(5,))), curve_tasks),
+    ]
+
+
+def embedders(name: str, make: Callable[[nn.Module], Learner], *, ordered: bool = False) -> list[Case]:
+    """A learner of networks that embed, in four dimensions."""
+    return [
+        Case(f"{name}, mlp", lambda: make(MLP(6, WIDTH, hidden=(5,))), vector_tasks, ordered=ordered),
+        Case(f"{name}, batch norm 1d", lambda: make(Stranger(WIDTH)), vector_tasks, ordered=ordered),
+        Case(f"{name}, conv4", lambda: make(Conv4(1, WIDTH)), picture_tasks, ordered=ordered),
+    ]
+
+
+def from_scratch(make: Callable[[], nn.Module]) -> Callable[[], Learner]:
+    return lambda: FromScratch(make, steps=3)
+
+
+CASES = [
+    *classifiers("maml", lambda net: MAML(net, lr=0.1, steps=2)),
+    *classifiers("maml in a loop", lambda net: MAML(net, lr=0.1, steps=2, batching="loop")),
+    *classifiers("first-order maml", lambda net: MAML(net, lr=0.1, steps=2, order=1)),
+    Case("anil, mlp", lambda: ANIL(MLP(6, 5, hidden=(5,)), nn.Linear(5, N_WAY), steps=2), vector_tasks),
+    Case("anil, batch norm 1d", lambda: ANIL(Stranger(WIDTH), nn.Linear(WIDTH, N_WAY), steps=2), vector_tasks),
+    Case("anil, conv4", lambda: ANIL(Conv4(1, WIDTH), nn.Linear(WIDTH, N_WAY), steps=2), picture_tasks),
+    Case("anil, regression", lambda: ANIL(MLP(1, 5, hidden=(5,)), nn.Linear(5, 1), steps=2), curve_tasks),
+    *classifiers("meta-sgd", lambda net: MetaSGD(net)),
+    *classifiers("maml++", lambda net: MAMLPlusPlus(net, steps=2)),
+    *classifiers("reptile", lambda net: Reptile(net, lr=0.1, steps=2)),
+    *embedders("prototypical network", PrototypicalNetwork),
+    *embedders("prototypical network, cosine", lambda net: PrototypicalNetwork(net, distance="cosine")),
+    *embedders("matching network", MatchingNetwork),
+    *embedders(
+        "matching network in context",
+        lambda net: MatchingNetwork(net, context_steps=2, n_features=WIDTH),
+        ordered=True,
+    ),
+    Case("relation network", lambda: RelationNetwork(*relation_nets(1, WIDTH, size=16)), picture_tasks),
+    *embedders("fine-tuned head", lambda net: FineTune(net, n_features=WIDTH, n_classes=N_CLASSES, steps=5)),
+    *embedders(
+        "fine-tuned cosine head",
+        lambda net: FineTune(net, n_features=WIDTH, n_classes=N_CLASSES, steps=5, classifier="cosine"),
+    ),
+    *embedders(
+        "fine-tuned body",
+        lambda net: FineTune(net, n_features=WIDTH, n_classes=N_CLASSES, steps=5, body_steps=3),
+    ),
+    Case("from scratch, mlp", from_scratch(lambda: MLP(6, N_WAY, hidden=(5,))), vector_tasks),
+    Case("from scratch, batch norm 1d", from_scratch(lambda: Stranger(N_WAY)), vector_tasks),
+    Case("from scratch, conv4", from_scratch(conv4_and_linear), picture_tasks),
+    Case("from scratch, regression", from_scratch(lambda: MLP(1, 1, hidden=(5,))), curve_tasks),
+    Case("nearest neighbour", NearestNeighbour, picture_tasks),
+    Case("three nearest neighbours", lambda: NearestNeighbour(k=3), vector_tasks),
+    Case("nearest neighbour, regression", NearestNeighbour, curve_tasks),
+    Case(
+        "transductive maml",
+        lambda: MAML(conv4_and_linear(), statistics="transductive"),
+        picture_tasks,
+        transductive=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestEveryLearner(LearnerContract):
+    pass
