@@ -42,7 +42,7 @@ class FineTune(Learner):
         classifier: "linear", or "cosine": of features and weights of length one.
         scale: What cosines are multiplied by.
         steps: Steps that fit the head.
-        weight_decay: $\lambda$, on the head of a task; not on its bias.
+        weight_decay: $\lambda$, on the weights of a task's linear head; of cosine ones the length does not matter.
         body_steps: Steps of Adam that afterwards train body and head together; 0 leaves the body as pretrained.
         body_lr: Their learning rate.
 
@@ -80,7 +80,8 @@ class FineTune(Learner):
         self.net = make_batch_norm_explicit(net)
         self.classifier = nn.Linear(n_features, n_classes, bias=classifier == "linear")
         self.cosine, self.scale = classifier == "cosine", scale
-        self.steps, self.weight_decay, self.body_steps, self.body_lr = steps, weight_decay, body_steps, body_lr
+        self.weight_decay = 0.0 if self.cosine else weight_decay
+        self.steps, self.body_steps, self.body_lr = steps, body_steps, body_lr
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         if task.n_way is None:

@@ -9,7 +9,7 @@ from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Learner, Predictor
 from quickstudy.learners.solve import Solution, descend, outputs, real_examples, seeded
-from quickstudy.nets.batch_norm import make_batch_norm_explicit, moments_of
+from quickstudy.nets.batch_norm import make_batch_norm_explicit, moments_of, normalised_by_batch
 from quickstudy.tasks.task import Task
 
 
@@ -62,7 +62,7 @@ class FromScratch(Learner):
     def solve(self, x: Tensor, y: Tensor, head: Head) -> Solution:
         """A new network trained on one support set."""
         net = make_batch_norm_explicit(self.make()).train().to(x.device, x.dtype if x.is_floating_point() else None)
-        with moments_of(net):
+        with normalised_by_batch(net):
             descend(net, x, y, head, torch.optim.Adam(net.parameters(), lr=self.lr), self.steps)
         net.requires_grad_(False)
         with torch.no_grad(), evaluating(net), moments_of(net) as moments:
