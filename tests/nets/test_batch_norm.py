@@ -1,0 +1,157 @@
+"""BatchNorm is torch's, with its statistics in the open."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import ShapeError
+from quickstudy.nets.batch_norm import (
+    BatchNorm,
+    batch_norms,
+    make_batch_norm_explicit,
+    moments_among,
+    moments_of,
+    normalised_by,
+    normalised_by_batch,
+)
+
+KINDS = {
+    "vectors": (nn.BatchNorm1d, (6, 4)),
+    "series": (nn.BatchNorm1d, (6, 4, 5)),
+    "pictures": (nn.BatchNorm2d, (6, 4, 5, 3)),
+    "volumes": (nn.BatchNorm3d, (3, 4, 5, 3, 2)),
+}
+SETTINGS: dict[str, dict[str, object]] = {
+    "as usual": {},
+    "another momentum and epsilon": {"momentum": 0.3, "eps": 1e-2},
+    "cumulative averages": {"momentum": None},
+    "not affine": {"affine": False},
+}
+
+
+def batches(*shape: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [2 * torch.randn(*shape, generator=generator) + i for i in range(4)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_does_what_torch_does(kind: str, settings: str) -> None:
+    make, shape = KINDS[kind]
+    theirs = make(4, **SETTINGS[settings])  # type: ignore[arg-type]
+    for p in theirs.parameters():
+        nn.init.normal_(p)
+    ours = make_batch_norm_explicit(copy.deepcopy(theirs))
+    assert isinstance(ours, BatchNorm)
+    for x in batches(*shape):
+        for net in (ours, theirs):
+            net.train()
+        torch.testing.assert_close(ours(x), theirs(x))
+        for net in (ours, theirs):
+            net.eval()
+        torch.testing.assert_close(ours(x), theirs(x))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+
+
+def test_gradients_are_those_of_torch() -> None:
+    theirs = nn.BatchNorm2d(4).double()
+    ours = make_batch_norm_explicit(copy.deepcopy(theirs))
+    x, weights = (batch.double() for batch in batches(6, 4, 5, 3)[:2])
+    found = []
+    for net in (ours, theirs):
+        own = x.clone().requires_grad_()
+        (net(own) * weights).sum().backward()
+        found.append([own.grad, *(p.grad for p in net.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_weights_and_averages_of_a_users_network_are_kept() -> None:
+    theirs = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Sequential(nn.Linear(4, 3)))
+    theirs(batches(5, 6)[0])
+    state = copy.deepcopy(theirs.state_dict())
+    ours = make_batch_norm_explicit(copy.deepcopy(theirs))
+    assert list(batch_norms(ours)) == ["1"]
+    assert ours.state_dict().keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(ours.state_dict()[name], value)
+    x = batches(5, 6)[1]
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_a_layer_used_twice_stays_one_layer() -> None:
+    shared = nn.BatchNorm1d(4)
+    net = make_batch_norm_explicit(nn.Sequential(shared, nn.ReLU(), shared))
+    assert isinstance(net, nn.Sequential)
+    assert isinstance(net[0], BatchNorm)
+    assert net[0] is net[2]
+
+
+def test_precision_mode_and_frozen_parameters_are_kept() -> None:
+    theirs = nn.BatchNorm2d(4).double().eval()
+    theirs.weight.requires_grad_(False)
+    ours = make_batch_norm_explicit(theirs)
+    assert isinstance(ours, BatchNorm)
+    assert ours.weight is not None
+    assert ours.weight.dtype == ours.running_mean.dtype == torch.float64
+    assert not ours.training
+    assert [p.requires_grad for p in ours.parameters()] == [False, True]
+
+
+def test_a_layer_without_running_averages_keeps_them_from_then_on_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    x = batches(6, 4)[0]
+    theirs = nn.BatchNorm1d(4, track_running_stats=False)
+    with caplog.at_level(logging.WARNING):
+        ours = make_batch_norm_explicit(copy.deepcopy(theirs))
+    assert "running averages" in caplog.text
+    torch.testing.assert_close(ours.train()(x), theirs.train()(x))
+    ours.eval()
+    torch.testing.assert_close(ours(x[:1]), ours(x)[:1])
+
+
+def test_a_lazy_layer_is_refused_until_it_has_seen_a_batch() -> None:
+    with pytest.raises(ShapeError, match="Run the network once"):
+        make_batch_norm_explicit(nn.LazyBatchNorm1d())
+
+
+def test_given_moments_are_used_and_running_averages_left_alone() -> None:
+    net = nn.Sequential(BatchNorm(4))
+    a, b = batches(6, 4, 5, 3)[:2]
+    before = copy.deepcopy(net.state_dict())
+    with moments_of(net) as moments:
+        of_batch = net(a)
+    with normalised_by_batch(net):
+        torch.testing.assert_close(net(a), of_batch)
+    with normalised_by(net, moments):
+        torch.testing.assert_close(net(a), of_batch)
+        torch.testing.assert_close(net(b)[:1], net(b[:1]))
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5, 3)])
+def test_examples_without_a_share_do_not_count(shape: tuple[int, ...]) -> None:
+    x = batches(*shape)[0]
+    share = torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25, 0.0])
+    for found, expected in zip(moments_among(x, share), moments_among(x[share > 0])):
+        torch.testing.assert_close(found, expected)
+    net = nn.Sequential(BatchNorm(4))
+    with normalised_by_batch(net, share):
+        found = net(x)[share > 0]
+    with normalised_by_batch(net):
+        torch.testing.assert_close(found, net(x[share > 0]))
+
+
+def test_an_error_inside_leaves_layers_as_they_were() -> None:
+    layer = BatchNorm(4)
+    net = nn.Sequential(layer)
+    for context in (moments_of(net), normalised_by_batch(net), normalised_by(net, {})):
+        with pytest.raises(RuntimeError), context:
+            net(torch.rand(2, 3))
+        assert (layer.given, layer.source, layer.share, layer.observed) == (None, "mode", None, None)
