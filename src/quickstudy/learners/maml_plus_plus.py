@@ -45,8 +45,8 @@ class MAMLPlusPlus(Learner):
             step's rates and normalisation.
         multi_step: The part of meta-training, in [0, 1], that has the multi-step loss: 10 of 100 epochs in the
             published configurations; 0 turns it off.
-        first_order: The part of meta-training that is first-order: a third in the paper; 0 turns it off, as do the
-            published configurations.
+        first_order: The part of meta-training that is first-order: its first 50 epochs in the paper; 0, as in the
+            published configurations, turns it off.
         learned_rates: Whether there is a rate for each step and parameter tensor.
         per_step_norm: Whether batch normalisation has its own weights and biases at each step.
         statistics: What batch normalisation normalises by. "support": the support set under the current weights, for
@@ -101,9 +101,9 @@ class MAMLPlusPlus(Learner):
         self.multi_step, self.first_order, self.rates_lr = multi_step, first_order, rates_lr
         self.progress = 0.0
 
-        own = [name for layer in batch_norms(self.net) for name in (f"{layer}.weight", f"{layer}.bias")]
-        per_step = own if per_step_norm else []
         parameters = dict(self.net.named_parameters())
+        own = [f"{layer}.{part}" for layer in batch_norms(self.net) for part in ("weight", "bias")]
+        per_step = [name for name in own if per_step_norm and name in parameters]  # a layer may have none
         self.norms = table({name: parameters[name].detach().repeat(steps + 1, 1) for name in per_step})
         for name in per_step:
             parameters[name].requires_grad_(False)  # the table takes its place
@@ -178,7 +178,7 @@ class MAMLPlusPlus(Learner):
         for step, adapted in enumerate(self.inner.adapt(meta, support, head, range(self.inner.steps + 1))):
             for name, layer in batch_norms(self.net).items():
                 for part, value in adapted.moments[name]._asdict().items():
-                    self.get_buffer(f"running_{part}/{key(name)}")[step].lerp_(value.mean(0), layer.momentum)
+                    self.get_buffer(f"running_{part}/{key(name)}")[step].lerp_(value.mean(0), layer.momentum or 0.1)
 
 
 def learned_descent(steps: int) -> Callable[[int, Params, Params, Params], Params]:
