@@ -91,7 +91,7 @@ def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int,
         sx, sy, qx, qy = tasks.support.x[i], tasks.support.y[i], tasks.query.x[i], tasks.query.y[i]
         phi = dict(net.named_parameters())
         for norm in norms:
-            norm.observing = True
+            norm.source = "observed"
         for _ in range(steps):
             loss = F.cross_entropy(functional_call(net, phi, (sx,)), sy)
             grads = torch.autograd.grad(loss, list(phi.values()), create_graph=order == 2, allow_unused=True)
@@ -99,10 +99,10 @@ def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int,
         if statistics == "support":
             functional_call(net, phi, (sx,))
             for norm in norms:
-                norm.observing, norm.given = False, norm.observed
+                norm.source, norm.given = "mode", norm.observed
         losses.append(F.cross_entropy(functional_call(net, phi, (qx,)), qy))
         for norm in norms:
-            norm.observing, norm.given, norm.observed = False, None, None
+            norm.source, norm.given, norm.observed = "mode", None, None
     return torch.stack(losses)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head
 from quickstudy.learners.learner import Predictor
-from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by
+from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
 from quickstudy.tasks.task import Examples
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,17 @@ class Adapted(NamedTuple):
         n = len(self.weights)
         moments = {name: Moments(*leaves[n + 2 * i : n + 2 * i + 2]) for i, name in enumerate(self.moments)}
         return Adapted(dict(zip(self.weights, leaves)), moments)
+
+
+class Own(NamedTuple):
+    """The support set of one task."""
+
+    x: Tensor
+    y: Tensor
+    share: Tensor
+    """Each example's share of the loss, `(n,)`."""
+    masked: bool
+    """Whether shares differ."""
 
 
 def named_tensors(learner: nn.Module) -> Params:
@@ -91,13 +102,13 @@ class InnerLoop:
     def adapt(self, meta: Params, support: Examples, head: Head, visited: Sequence[int]) -> list[Adapted]:
         """The networks at the steps in `visited`, each for the whole batch, with their graph where that is enabled."""
 
-        def trajectory(meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
+        def trajectory(meta: Params, own: Own) -> list[Adapted]:
             phi, found = self.start(meta), []
             for step in range(max(visited) + 1):
                 if step in visited:
-                    found.append(self.read_out(step, phi, meta, x))
+                    found.append(self.read_out(step, phi, meta, own))
                 if step < max(visited):
-                    phi = self.advance(step, phi, meta, x, y, share, head)
+                    phi = self.advance(step, phi, meta, own, head)
             return found
 
         return self.over_tasks(trajectory, meta, support)
@@ -114,15 +125,17 @@ class InnerLoop:
     def outputs(self, adapted: Adapted, x: Tensor) -> Tensor:
         """Outputs of the adapted networks for queries, `(b, q, *input)` to `(b, q, out)`."""
 
+        alone = self.many_go_one_by_one(x)
+
         def one(leaves: list[Tensor], x: Tensor) -> Tensor:
             own = adapted.with_leaves(leaves)
-            return self.call(own.weights, x, own.moments)[0]
+            return self.call(own.weights, x, own.moments, inside_vmap=not alone)
 
         def each() -> Tensor:
             return torch.stack([one([leaf[i] for leaf in leaves], channels_last(x[i])) for i in range(len(x))])
 
         leaves = adapted.leaves()
-        if self.many_go_one_by_one(x):
+        if alone:
             return each()
         return self.vectorised(lambda: vmap(one, randomness="different")(leaves, x), each)
 
@@ -149,54 +162,74 @@ class InnerLoop:
             logger.warning("vmap refuses this network, so its tasks are taken one by one: %s", refusal)
             return found
 
-    def advance(self, step: int, phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor, head: Head) -> Params:
+    def advance(self, step: int, phi: Params, meta: Params, own: Own, head: Head) -> Params:
         """One step of one task."""
 
         def loss(phi: Params) -> Tensor:
-            output, _ = self.call(self.weights(step, phi, meta), x, self.moments(step) if self.moments else None)
-            return (head.losses(output, y) * share).sum()
+            moments = {} if self.moments is None else self.moments(step)
+            output = self.call(self.weights(step, phi, meta), own.x, moments, own.share if own.masked else None)
+            return (head.losses(output, own.y) * own.share).sum()
 
         return self.update(step, phi, self._gradients(loss, phi), meta)
 
-    def read_out(self, step: int, phi: Params, meta: Params, x: Tensor) -> Adapted:
+    def read_out(self, step: int, phi: Params, meta: Params, own: Own) -> Adapted:
         """The network of one task at a step, and what it normalises queries by."""
         weights = self.weights(step, phi, meta)
-        if self.moments:
+        if self.moments is not None:
             return Adapted(weights, self.moments(step))
         if self.statistics == "transductive" or not batch_norms(self.net):
             return Adapted(weights, {})
-        return Adapted(weights, self.call(weights, x)[1])
+        with moments_of(self.net, own.share if own.masked else None) as moments:
+            functional_call(self.net, weights, (own.x,))
+        return Adapted(weights, moments)
 
     def call(
-        self, weights: Params, x: Tensor, moments: dict[str, Moments] | None = None
-    ) -> tuple[Tensor, dict[str, Moments]]:
-        """The outputs of one task's network, normalised by `moments` or else the batch, and the moments used."""
+        self,
+        weights: Params,
+        x: Tensor,
+        moments: dict[str, Moments],
+        share: Tensor | None = None,
+        *,
+        inside_vmap: bool = True,
+    ) -> Tensor:
+        """The outputs of one task's network, normalised by `moments`, or by a batch whose examples have a `share`."""
         if moments:
-            with normalised_by(self.net, moments):
-                return functional_call(self.net, weights, (x,)), moments
-        with moments_of(self.net) as observed:
-            output = functional_call(self.net, weights, (x,))
-        return output, observed
+            normalised: AbstractContextManager[object] = normalised_by(self.net, moments)
+        elif inside_vmap:
+            # Under vmap, the second derivative of torch's fused training kernel is wrong (2.13), and says nothing.
+            normalised = moments_of(self.net, share)
+        else:
+            normalised = normalised_by_batch(self.net, share)
+        with normalised:
+            output: Tensor = functional_call(self.net, weights, (x,))
+        return output
 
     def over_tasks(
         self, function: Callable[..., list[Adapted]], meta: Params, support: Examples, phi: Params | None = None
     ) -> list[Adapted]:
-        """`function(meta, x, y, share)`, or `function(phi, meta, ...)`, of each task, stacked."""
+        """`function(meta, own)`, or `function(phi, meta, own)`, of each task, stacked."""
         batched = (support.x, support.y, support.weights())
-        fixed: tuple[Params, ...] = (meta,) if phi is None else (phi, meta)
+        masked = support.mask is not None
+
+        def one(phi: Params | None, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
+            own = Own(x, y, share, masked)
+            return function(meta, own) if phi is None else function(phi, meta, own)
+
+        def vectorised() -> list[Adapted]:
+            in_dims = (None if phi is None else 0, None, 0, 0, 0)
+            return vmap(one, in_dims, randomness="different")(phi, meta, *batched)
 
         def each() -> list[Adapted]:
-            found = []
-            for i in range(len(support.x)):
-                own = fixed if phi is None else ({name: value[i] for name, value in phi.items()}, meta)
-                found.append(function(*own, *(value[i] for value in batched)))
+            found = [
+                one(None if phi is None else {n: v[i] for n, v in phi.items()}, meta, *(value[i] for value in batched))
+                for i in range(len(support.x))
+            ]
             return [
                 same[0].with_leaves([torch.stack(parts) for parts in zip(*(adapted.leaves() for adapted in same))])
                 for same in zip(*found)
             ]
 
-        in_dims = (*((None,) if phi is None else (0, None)), 0, 0, 0)
-        return self.vectorised(lambda: vmap(function, in_dims, randomness="different")(*fixed, *batched), each)
+        return self.vectorised(vectorised, each)
 
     def _gradients(self, loss: Callable[[Params], Tensor], phi: Params) -> Params:
         second = self.order == 2 and torch.is_grad_enabled()

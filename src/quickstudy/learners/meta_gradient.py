@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import grad_and_value, vmap
 
 from quickstudy.learners.head import Head
-from quickstudy.learners.inner_loop import Adapted, InnerLoop, Params, channels_last
+from quickstudy.learners.inner_loop import Adapted, InnerLoop, Own, Params, channels_last
 from quickstudy.tasks.task import Examples, Task
 
 
@@ -108,14 +108,14 @@ class MetaGradient:
         loop, support, last = self.loop, tasks.support, max(emphasis)
 
         def advance(step: int, phi: Params) -> Params:
-            def function(phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
-                return [Adapted(loop.advance(step, phi, meta, x, y, share, head), {})]
+            def function(phi: Params, meta: Params, own: Own) -> list[Adapted]:
+                return [Adapted(loop.advance(step, phi, meta, own, head), {})]
 
             return loop.over_tasks(function, meta, support, phi)[0].weights
 
         def read_out(step: int, phi: Params) -> Adapted:
-            def function(phi: Params, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
-                return [loop.read_out(step, phi, meta, x)]
+            def function(phi: Params, meta: Params, own: Own) -> list[Adapted]:
+                return [loop.read_out(step, phi, meta, own)]
 
             return loop.over_tasks(function, meta, support, phi)[0]
 
@@ -168,11 +168,12 @@ class MetaGradient:
         self, adapted: list[Adapted], query: Examples, head: Head, emphasis: dict[int, float], share: Tensor | None
     ) -> tuple[Tensor, list[Adapted]]:
         """Losses `(b,)`, and their gradients with respect to the adapted networks."""
-        structure, scales = adapted[0], list(emphasis.values())
+        structure, scales, alone = adapted[0], list(emphasis.values()), self.loop.many_go_one_by_one(query.x)
 
         def loss(leaves: Sequence[Tensor], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
             network = structure.with_leaves(leaves)
-            output, _ = self.loop.call(network.weights, x, network.moments)
+            share = None if query.mask is None else weights
+            output = self.loop.call(network.weights, x, network.moments, share, inside_vmap=not alone)
             total = (head.losses(output, y) * weights).sum()
             return total if self.penalty is None else total + self.penalty(network.weights)
 
