@@ -71,6 +71,13 @@ class Conv4(nn.Module):
 
 
 def conv4_classifier(n_way: int, *, channels: int = 1, width: int = 64, size: int = 28) -> nn.Sequential:
-    """Conv4 and a linear layer with one output a class, for gradient learners."""
+    """Conv4 and a linear layer with one output a class, for gradient learners.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import conv4_classifier
+        >>> conv4_classifier(5, width=8)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 5])
+    """
     body = Conv4(channels, width)
     return nn.Sequential(body, nn.Linear(body.n_features(size), n_way))

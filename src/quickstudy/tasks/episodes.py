@@ -161,6 +161,17 @@ class Mixture:
     Args:
         sources: The members.
         weights: How often each is drawn, relative to the others; equally often by default.
+
+    Raises:
+        TaskError: Where there are no sources, or the weights do not fit them.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import Episodes, LabelledSet, Mixture
+        >>> data = LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+        >>> source = Mixture([Episodes(data, n_way=2, n_query=5), Episodes(data, n_way=3, n_query=5)])
+        >>> source.sample(16, generator=torch.Generator()).n_way in (2, 3)
+        True
     """
 
     def __init__(self, sources: Sequence[TaskSource], *, weights: Sequence[float] | None = None) -> None:
