@@ -34,7 +34,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/render.py
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m zensical build --strict
 
 gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -m gpu tests
