@@ -21,7 +21,7 @@ def mathml(latex: str, *, block: bool = False) -> str:
         ValueError: Where it holds a command that is not known, which stops the build.
     """
     for command, replacement in REPLACED.items():
-        latex = re.sub(re.escape(command) + r"(?![A-Za-z])", lambda _, text=replacement: text, latex)
+        latex = replacement.join(re.split(re.escape(command) + r"(?![A-Za-z])", latex))
     found = convert(latex.strip(), display="block" if block else "inline")
     if unknown := re.search(r"\\[A-Za-z]+", found):
         raise ValueError(f"{unknown[0]} in ${latex}$ is not known to latex2mathml. Write the formula in another way.")
@@ -33,7 +33,7 @@ class _Formula(InlineProcessor):
         super().__init__(pattern, md)
         self.block = block
 
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:  # type: ignore[override]
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:
         return self.md.htmlStash.store(mathml(m[1], block=self.block)), m.start(), m.end()
 
 
