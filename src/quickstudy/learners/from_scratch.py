@@ -42,7 +42,7 @@ class FromScratch(Learner):
         Kingma and Ba, [Adam](https://arxiv.org/abs/1412.6980), 2015.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], *, lr: float = 1e-3, steps: int = 50) -> None:
+    def __init__(self, make: Callable[[], nn.Module], *, lr: float = 3e-3, steps: int = 20) -> None:
         super().__init__()
         self.make, self.lr, self.steps = make, lr, steps
 

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head
+from quickstudy.learners.inner_loop import channels_last
 from quickstudy.nets.batch_norm import Moments, normalised_by
 from quickstudy.tasks.task import Examples
 
@@ -24,7 +25,7 @@ class Solution:
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs for queries, `(q, *input)` to `(q, out)`."""
         with evaluating(self.net), normalised_by(self.net, self.moments):
-            out: Tensor = self.net(x)
+            out: Tensor = self.net(channels_last(x))
         return out
 
 
@@ -43,6 +44,7 @@ def real_examples(examples: Examples, i: int) -> tuple[Tensor, Tensor]:
 @torch.enable_grad()
 def descend(net: nn.Module, x: Tensor, y: Tensor, head: Head, optimizer: torch.optim.Optimizer, steps: int) -> None:
     """Takes full-batch steps on the mean loss of a support set."""
+    x = channels_last(x)
     for _ in range(steps):
         optimizer.zero_grad()
         head.losses(net(x), y).mean().backward()
