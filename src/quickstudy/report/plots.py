@@ -1,0 +1,278 @@
+"""Small plots as SVG: values in, a string out.
+
+Plots carry class names and no colours, so that the page's style sheet sets both themes. They are drawn in pixels for
+a column of about 340, on a telephone and in a page of two columns alike, so that their words stay readable.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 340.0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values to pixels, linearly.
+
+    Example:
+        >>> from quickstudy.report.plots import Axis
+        >>> Axis(0, 100, 10, 210)(25)
+        60.0
+    """
+
+    low: float
+    high: float
+    start: float
+    """The pixel of `low`."""
+    stop: float
+    """The pixel of `high`."""
+
+    def __call__(self, value: float) -> float:
+        span = self.high - self.low or 1.0
+        return self.start + (value - self.low) / span * (self.stop - self.start)
+
+    def clamp(self, value: float) -> float:
+        """The same for a value that may lie outside: the nearest end."""
+        return self(min(max(value, self.low), self.high))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A row of a dot plot."""
+
+    label: str
+    mean: float
+    ci95: float | None = None
+    """Half the width of the interval."""
+    strong: bool = False
+    """Whether it is the row that the page is about."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a line."""
+
+    x: float
+    mean: float
+    ci95: float = 0.0
+    """Half the width of the interval."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar plot."""
+
+    label: str
+    value: float
+    text: str = ""
+    """Written beside it."""
+
+
+def ticks(low: float, high: float, at_most: int = 6) -> list[float]:
+    """Round numbers in an interval, both ends included where they are round.
+
+    Example:
+        >>> from quickstudy.report.plots import ticks
+        >>> ticks(0, 100), ticks(0, 63, 4)
+        ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.0, 25.0, 50.0])
+    """
+    if not high > low:
+        return [low]
+    rough = (high - low) / max(at_most - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def dots(
+    rows: Sequence[Dot],
+    *,
+    low: float = 0.0,
+    high: float = 100.0,
+    unit: str = "%",
+    chance: float | None = None,
+    title: str = "",
+) -> str:
+    """A dot plot with 95 % intervals, each label above its dot.
+
+    Args:
+        rows: From top to bottom.
+        low: Left end of the axis.
+        high: Right end of the axis.
+        unit: Of the axis.
+        chance: Where to draw a line for guessing.
+        title: What the plot shows, for those who cannot see it.
+
+    Example:
+        >>> from quickstudy.report.plots import Dot, dots
+        >>> dots([Dot("from scratch", 40.0, 1.0)], title="accuracy").startswith("<svg")
+        True
+    """
+    top, step = (18.0 if chance is not None else 6.0), 42.0
+    bottom = top + step * len(rows)
+    x = Axis(low, high, 0.0, WIDTH)
+    parts = []
+    for tick in ticks(low, high):
+        anchor = "start" if tick == low else "end" if tick == high else "middle"
+        parts.append(_line(x(tick), top, x(tick), bottom, "grid"))
+        parts.append(_text(x(tick), bottom + 16, _number(tick, unit), "tick", anchor))
+    if chance is not None:
+        parts += [_line(x(chance), top - 4, x(chance), bottom, "chance")]
+        parts += [_text(min(max(x(chance), 36.0), WIDTH - 36.0), top - 8, f"chance {_number(chance, unit)}", "tick")]
+    for i, row in enumerate(rows):
+        y, strong = top + step * i + 28, " strong" if row.strong else ""
+        parts.append(_line(x.start, y, x.clamp(row.mean), y, "stem" + strong))
+        parts.append(_text(x.start, y - 11, row.label, "label halo" + strong, anchor="start"))
+        value = f"{row.mean:.1f}"
+        if row.ci95 is not None:
+            left, right = x.clamp(row.mean - row.ci95), x.clamp(row.mean + row.ci95)
+            parts.append(_line(left, y, right, y, "interval" + strong))
+        parts.append(f'<circle cx="{_px(x.clamp(row.mean))}" cy="{_px(y)}" r="4" class="dot{strong}"/>')
+        parts.append(_text(WIDTH, y - 11, value, "value halo" + strong, anchor="end"))
+    said = "; ".join(f"{row.label} {row.mean:.1f} {unit}" for row in rows)
+    return _svg(bottom + 24, parts, f"{title}: {said}" if title else said)
+
+
+def line(
+    points: Sequence[Point],
+    *,
+    x_label: str,
+    low: float = 0.0,
+    high: float = 100.0,
+    unit: str = "%",
+    chance: float | None = None,
+    beneath: Callable[[float], str] | None = None,
+    marked: int | None = None,
+    title: str = "",
+) -> str:
+    """A line with its 95 % band.
+
+    Args:
+        points: In the order of x.
+        x_label: What x is, with its unit.
+        low: Lower end of the axis of means.
+        high: Upper end of it.
+        unit: Of the means.
+        chance: Where to draw a line for guessing.
+        beneath: For a value of x, what a second row of labels says of it.
+        marked: Index of a point that is picked out.
+        title: What the plot shows, for those who cannot see it.
+
+    Example:
+        >>> from quickstudy.report.plots import Point, line
+        >>> line([Point(0, 20.0, 1.0), Point(60, 95.0, 0.5)], x_label="seconds").count("<path")
+        2
+    """
+    height = 220.0
+    floor = height - (50.0 if beneath else 38.0)
+    last = max((point.x for point in points), default=1.0)
+    first = min((point.x for point in points), default=0.0)
+    first = 0.0 if first >= 0 else first
+    x, y = Axis(first, last if last > first else first + 1, 40.0, WIDTH - 16.0), Axis(low, high, floor, 12.0)
+    parts = []
+    for tick in ticks(low, high):
+        parts += [
+            _line(x.start, y(tick), x.stop, y(tick), "grid"),
+            _text(34, y(tick) + 4, _number(tick, unit), "tick", "end"),
+        ]
+    for tick in ticks(x.low, x.high):
+        parts += [_line(x(tick), floor, x(tick), floor + 4, "axis"), _text(x(tick), floor + 17, _number(tick), "tick")]
+        if beneath:
+            parts.append(_text(x(tick), floor + 30, beneath(tick), "tick faint"))
+    parts += [_line(x.start, floor, x.stop, floor, "axis"), _text((x.start + x.stop) / 2, height - 3, x_label, "tick")]
+    if chance is not None and low <= chance <= high:
+        parts += [_line(x.start, y(chance), x.stop, y(chance), "chance")]
+        parts += [_text(x.stop, y(chance) - 5, "chance", "tick halo", "end")]
+    if points:
+        upper = [(x(p.x), y.clamp(p.mean + p.ci95)) for p in points]
+        lower = [(x(p.x), y.clamp(p.mean - p.ci95)) for p in reversed(points)]
+        middle = [(x(p.x), y.clamp(p.mean)) for p in points]
+        parts += [f'<path d="{_path(upper + lower)}Z" class="band"/>', f'<path d="{_path(middle)}" class="line"/>']
+        parts += [
+            f'<circle cx="{_px(a)}" cy="{_px(b)}" r="{4.5 if i == marked else 2}" class="dot strong"/>'
+            for i, (a, b) in enumerate(middle)
+        ]
+    ends = f"{points[0].mean:.1f} to {points[-1].mean:.1f} {unit}" if points else "no points"
+    return _svg(height, parts, f"{title}: {ends}, against {x_label}" if title else f"{ends}, against {x_label}")
+
+
+def bars(rows: Sequence[Bar], *, title: str = "") -> str:
+    """Horizontal bars from zero, each label above its bar.
+
+    Args:
+        rows: From top to bottom; values are not negative.
+        title: What the plot shows, for those who cannot see it.
+
+    Example:
+        >>> from quickstudy.report.plots import Bar, bars
+        >>> bars([Bar("ant", 12), Bar("bee", 3)], title="answers").count("<rect")
+        2
+    """
+    step = 32.0
+    x = Axis(0.0, max((row.value for row in rows), default=0.0) or 1.0, 0.0, WIDTH)
+    parts = []
+    for i, row in enumerate(rows):
+        top = step * i
+        parts.append(_text(0, top + 14, row.label, "label", "start"))
+        parts.append(_text(WIDTH, top + 14, row.text or f"{row.value:g}", "value", "end"))
+        parts.append(f'<rect x="0" y="{_px(top + 19)}" width="{_px(x.clamp(row.value))}" height="5" class="bar"/>')
+    said = "; ".join(f"{row.label} {row.text or f'{row.value:g}'}" for row in rows)
+    return _svg(step * len(rows), parts, f"{title}: {said}" if title else said)
+
+
+def columns(values: Sequence[float], *, chosen: int, truth: int | None = None, width: float = 64.0) -> str:
+    """Probabilities of a few classes as a row of columns, for one small picture.
+
+    Args:
+        values: In [0, 1], one a class.
+        chosen: The class that was answered, in the strong colour.
+        truth: The right class, with a tick beneath it.
+        width: In pixels.
+
+    Example:
+        >>> from quickstudy.report.plots import columns
+        >>> columns([0.1, 0.9], chosen=1, truth=1).count('class="column chosen"')
+        1
+    """
+    height, gap = 22.0, (2.0 if len(values) <= 10 else 1.0)
+    each = (width - gap * (len(values) - 1)) / max(len(values), 1)
+    y = Axis(0.0, 1.0, height, 0.0)
+    parts = []
+    for i, value in enumerate(values):
+        left, top = i * (each + gap), min(y.clamp(value), height - 1)
+        kind = "column chosen" if i == chosen else "column"
+        parts.append(
+            f'<rect x="{_px(left)}" y="{_px(top)}" width="{_px(each)}" height="{_px(height - top)}" class="{kind}"/>'
+        )
+        if i == truth:
+            parts.append(f'<rect x="{_px(left)}" y="{_px(height + 2)}" width="{_px(each)}" height="2" class="truth"/>')
+    return _svg(height + 4, parts, "", width)
+
+
+def _svg(height: float, parts: Sequence[str], label: str, width: float = WIDTH) -> str:
+    spoken = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    size = f'width="{_px(width)}" height="{_px(height)}" viewBox="0 0 {_px(width)} {_px(height)}"'
+    return f"<svg {size} {spoken}>{''.join(parts)}</svg>"
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{_px(x1)}" y1="{_px(y1)}" x2="{_px(x2)}" y2="{_px(y2)}" class="{kind}"/>'
+
+
+def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> str:
+    return f'<text x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{_px(x)},{_px(y)}" for x, y in points)
+
+
+def _px(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _number(value: float, unit: str = "") -> str:
+    return f"{value:,g}" + (f" {unit}" if unit else "")
