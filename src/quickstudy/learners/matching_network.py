@@ -28,7 +28,8 @@ class MatchingNetwork(Learner):
 
     Args:
         net: Embeds `(n, *input)` as `(n, *features)`. Its torch batch normalisation layers become `BatchNorm`.
-        temperature: $\tau$; 1 in the paper, where cosines in [-1, 1] cannot make sharp attention. It is not learned.
+        temperature: $\tau$; 1 as in the paper, where cosines in [-1, 1] cannot make sharp attention. With 0.1 it learns
+            far faster. It is not learned itself.
         context_steps: Steps of attention of the full context embeddings; 0 does without them.
         n_features: `d`, the size of an embedding; full context embeddings need it.
 
