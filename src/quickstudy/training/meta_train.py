@@ -119,6 +119,7 @@ def meta_train(
         found = evaluate(learner, validation, tasks=validation_tasks, seed=seed + 1_000_003)
         if run.history.add_validation(found):
             run.best = {name: value.detach().clone() for name, value in learner.state_dict().items()}
+        fabric.log(f"validation {found.metric}", found.mean, step=run.history.step)
         report()
 
     def report() -> None:
@@ -148,6 +149,7 @@ def meta_train(
             torch.nn.utils.clip_grad_norm_(learner.parameters(), clip)
         run.optimizer.step()
         history.add_step(value, time.perf_counter() - start)
+        fabric.log("loss", value, step=history.step)
         report()
         done = history.step >= steps or history.seconds >= seconds
         if history.step % every == 0 or done:

@@ -1,0 +1,425 @@
+"""Second-order MAML: seconds and memory of a meta-iteration, against other libraries and against the machine.
+
+    python benchmarks/maml_speed.py                  everything, into results/maml_speed.json: about 10 minutes
+    python benchmarks/maml_speed.py --device cuda    the same on a GPU, into results/maml_speed_cuda.json
+    python benchmarks/maml_speed.py --smoke          tiny, into a temporary folder: does everything run and agree?
+
+A meta-iteration goes forward and backward to the gradients of all meta-parameters: Conv4 with 64 feature maps on 28x28
+pictures, 5-way 1-shot with 15 queries a class, 16 tasks, 1 and 5 inner steps. All methods normalise by the statistics
+of the set that they are asked about, so that they do the same work; before anything is timed, each one's loss and
+meta-gradient must agree with ours. Then they take turns, A B C ... A B C ..., in one process; peak memory is taken in
+a fresh process a method. Close everything else: the script refuses a busy machine unless told `--anyway`.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers.problem import Answer, MetaIteration, Problem, last_layer, layers
+from result import HERE, Result, cores
+from torch import Generator, Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from quickstudy import Examples, Task
+
+SECONDS, MEMORY, RATE = "seconds per meta-iteration", "peak memory MB", "matrix product, GFLOP per second"
+SPEED, SHARE = "speed ratio to the best peer", "share of the floor's rate %"
+STEPS, LR = (1, 5), 0.1
+TOLERANCE = {1: 1e-3, 5: 1e-2}
+"""Largest relative error of the float32 meta-gradient: every step multiplies the rounding of the one before."""
+BUSY = 0.25
+"""Processes waiting for a core, as a part of the cores, from which on a machine is busy."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the problem is."""
+
+    tasks: int = 16
+    width: int = 64
+    side: int = 28
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 15
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something to time."""
+
+    module: str
+    """A file of peers/ with a function `prepare`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `prepare`."""
+    peer: bool = True
+    """Whether it is one of those that the best peer is chosen among."""
+
+    def prepare(self, problem: Problem) -> MetaIteration:
+        iteration: MetaIteration = importlib.import_module(f"peers.{self.module}").prepare(problem, **self.options)
+        return iteration
+
+
+METHODS = {
+    "quickstudy": Method("quickstudy_maml", peer=False),
+    "quickstudy, low memory": Method("quickstudy_maml", {"low_memory": True}, peer=False),
+    "plain autograd loop": Method("plain_loop"),
+    "torch.func vmap": Method("func_vmap"),
+    "torchopt": Method("torchopt_maml"),
+    "higher": Method("higher_maml"),
+    "parallel-metalearn, vmap": Method("metalearn_maml"),
+    "parallel-metalearn, sequential": Method("metalearn_maml", {"backend": "sequential"}),
+    # what of our gain is the network's doing: no library, and therefore no peer
+    "plain autograd loop, our network": Method("plain_loop", {"our_network": True}, peer=False),
+}
+
+
+def make_problem(size: Size, steps: int, device: str) -> Problem:
+    """Random pictures, whose arithmetic takes as long as any, and a network as torch initialises it."""
+    generator = Generator().manual_seed(0)
+
+    def examples(each: int) -> Examples:
+        y = torch.arange(size.n_way).repeat(size.tasks, each)
+        x = torch.rand(*y.shape, 1, size.side, size.side, generator=generator)
+        return Examples(x.to(device), y.to(device))
+
+    tasks = Task(examples(size.n_shot), examples(size.n_query), size.n_way)
+    problem = Problem(tasks, size.width, (), LR, steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(*layers(problem), last_layer(problem))
+    return replace(problem, start=tuple(p.detach().to(device) for p in net.parameters()))
+
+
+def floating_point_operations(size: Size, steps: int) -> float:
+    """What the mathematics needs of convolutions and the last layer, from their shapes; a multiply-add counts as two.
+
+    A convolution at `h x w` positions takes `h w 9 c_in c_out` multiply-adds a picture. Call that 1. The query half
+    takes 3: forward, and back to its input and to its weights. A step of the support half takes 9: forward 1, back to
+    input and weights 2; back through those two products, each to both of its factors, 4; and once more back through
+    the forward pass, 2. The first layer's input needs no gradient: 2 and 4. Normalisation, pooling and losses are left
+    out: they are limited by memory, not by arithmetic.
+    """
+    sides = [size.side >> i for i in range(4)]
+    layers = [side * side * 9 * (size.width if i else 1) * size.width for i, side in enumerate(sides)]
+    layers.append(size.width * (size.side >> 4) ** 2 * size.n_way)
+    query = size.n_way * size.n_query * (3 * sum(layers) - layers[0])
+    support = size.n_way * size.n_shot * (9 * sum(layers) - 5 * layers[0])
+    return 2.0 * size.tasks * (query + steps * support)
+
+
+def counted_operations(problem: Problem) -> float:
+    """What torch counts in the plain loop: more than is needed, as it takes some gradients of the pictures, too."""
+    with FlopCounterMode(display=False) as counter:
+        METHODS["plain autograd loop"].prepare(problem)()
+    return float(counter.get_total_flops())
+
+
+def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Of two gradients as vectors."""
+    gap, norm = (
+        math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+        for gradients in ([a - b for a, b in zip(found, expected)], expected)
+    )
+    return gap / norm
+
+
+def check(method: str, found: Answer, ours: Answer, steps: int) -> float:
+    """The relative error of a method's meta-gradient, where it and the loss agree with ours.
+
+    Raises:
+        AssertionError: Where they do not.
+    """
+    error = relative_error(found.gradients, ours.gradients)
+    losses = float(found.loss), float(ours.loss)
+    if not (error < TOLERANCE[steps] and abs(losses[0] - losses[1]) < TOLERANCE[steps] * abs(losses[1])):
+        raise AssertionError(
+            f"{method} at {steps} step(s): loss {losses[0]:.6f} against our {losses[1]:.6f}, relative error of the "
+            f"meta-gradient {error:.1e}; the tolerance is {TOLERANCE[steps]:.0e}. It does not do the same work."
+        )
+    return error
+
+
+def copied(answer: Answer) -> Answer:
+    """An answer that the next iteration does not overwrite."""
+    return Answer(answer.loss.clone(), [g.clone() for g in answer.gradients])
+
+
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds that it takes."""
+    gc.collect()
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_product_rate(device: str, side: int) -> float:
+    """Floating-point operations a second of a float32 matrix product, the best of three."""
+    a, b = (torch.rand(side, side, device=device) for _ in range(2))
+    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(3))
+
+
+def median_interval(values: Sequence[float]) -> float:
+    """Half the width of the bootstrapped 95 % interval of the median."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (4000, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(high - low) / 2
+
+
+def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The same of the ratio of two medians, rounds drawn in pairs."""
+    rounds = np.random.default_rng(0).integers(len(ours), size=(4000, len(ours)))
+    medians = (np.median(np.asarray(values)[rounds], axis=1) for values in (theirs, ours))
+    low, high = np.quantile(np.divide(*medians), [0.025, 0.975])
+    return float(high - low) / 2
+
+
+# Memory
+
+
+def resident(field_name: str) -> int:
+    """Bytes of resident memory of this process: now ("VmRSS"), or at most so far ("VmHWM")."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text("utf-8").splitlines():
+            if line.startswith(field_name):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_memory(method: str, size: Size, steps: int, device: str) -> float:
+    """MB of two meta-iterations, beyond what imports, data and the network take; to be run in a fresh process."""
+    iterate = METHODS[method].prepare(make_problem(size, steps, device))
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    else:
+        # The kernel hands the peak of a parent process on to its child, as ru_maxrss; VmHWM is the child's own.
+        before = resident("VmHWM")
+    for _ in range(2):
+        iterate()
+    after = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
+    return (after - before) / 1e6
+
+
+def peak_memory_alone(method: str, steps: int, arguments: argparse.Namespace) -> float:
+    """`peak_memory` in a process of its own."""
+    command = [sys.executable, str(Path(__file__)), "--memory-of", method, "--memory-steps", str(steps)]
+    command += ["--device", arguments.device, "--threads", str(arguments.threads)]
+    command += ["--smoke"] if arguments.smoke else []
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+# The machine
+
+
+def processor_seconds() -> tuple[float, float] | None:
+    """Seconds that all cores have worked, and those of them for this process; None where the system does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text("utf-8").split()[1:9])
+    own = os.times()
+    tick = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq + steal) / tick, sum(own[:4])
+
+
+def others_share(before: tuple[float, float] | None, after: tuple[float, float] | None, wall: float) -> float | None:
+    """Per cent of the processors' time that went to other processes."""
+    if before is None or after is None:
+        return None
+    everything, ours = after[0] - before[0], after[1] - before[1]
+    return round(max(0.0, 100 * (everything - ours) / (wall * (os.cpu_count() or 1))), 1)
+
+
+def is_idle(anyway: bool) -> bool:
+    """Whether to go on; says so where the machine has other work."""
+    load = os.getloadavg()[0]
+    if load <= BUSY * cores():
+        return True
+    print(
+        f"The machine is busy: its load over the last minute is {load:.2f}, and above {BUSY * cores():.2f} times mean "
+        "nothing. " + ("Going on, as told." if anyway else "Wait until it is idle, or say --anyway."),
+        file=sys.stderr,
+    )
+    return anyway
+
+
+# The run
+
+
+def compare(
+    names: Sequence[str], size: Size, steps: int, arguments: argparse.Namespace
+) -> tuple[dict[str, list[float]], list[float], dict[str, float], dict[str, str]]:
+    """Seconds of each method in each round, rates of the matrix product, errors of gradients, and who is left out."""
+    problem = make_problem(size, steps, arguments.device)
+    iterations: dict[str, MetaIteration] = {}
+    errors: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    ours = copied(METHODS["quickstudy"].prepare(problem)())
+    for name in names:
+        try:
+            iterate = METHODS[name].prepare(problem)
+            found = iterate()
+        except Exception as error:  # a peer may fail in any way
+            left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            print(f"{name} is left out at {plural(steps)}: {left_out[name]}", file=sys.stderr, flush=True)
+            continue
+        errors[name] = check(name, found, ours, steps)
+        iterations[name] = iterate
+    seconds: dict[str, list[float]] = {name: [] for name in iterations}
+    rates: list[float] = []
+    for i in range(arguments.rounds):
+        rates.append(matrix_product_rate(arguments.device, 256 if arguments.smoke else 2048))
+        for name, iterate in iterations.items():
+            seconds[name].append(timed(iterate, arguments.device))
+        done = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
+        print(f"{plural(steps)}, round {i + 1} of {arguments.rounds}: {done}", flush=True)
+    return seconds, rates, errors, left_out
+
+
+def plural(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
+def add_rows(
+    result: Result,
+    steps: int,
+    seconds: dict[str, list[float]],
+    rates: list[float],
+    memory: dict[str, float],
+    size: Size,
+) -> None:
+    """The rows of one number of steps."""
+    setting, n = plural(steps), len(rates)
+    work, rate = floating_point_operations(size, steps), statistics.median(rates)
+    peers = {name: values for name, values in seconds.items() if METHODS[name].peer}
+    best = min(peers, key=lambda name: statistics.median(peers[name]), default=None)
+    for name, values in seconds.items():
+        result.add(
+            name, setting, SECONDS, statistics.median(values), ci95=median_interval(values), n=n, seconds=sum(values)
+        )
+    result.add("floor", setting, SECONDS, work / rate, n=n, gflop=round(work / 1e9, 3))
+    for name, values in seconds.items():
+        if best is not None:
+            ratio = statistics.median(seconds[best]) / statistics.median(values)
+            result.add(name, setting, SPEED, ratio, ci95=ratio_interval(values, seconds[best]), n=n, best_peer=best)
+        result.add(name, setting, SHARE, 100 * work / rate / statistics.median(values), n=n)
+    for name, value in memory.items():
+        result.add(name, setting, MEMORY, value)
+    result.add("floor", setting, RATE, rate / 1e9, ci95=median_interval(rates) / 1e9, n=n)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of every method (%(default)s)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of torch (%(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--steps", nargs="+", type=int, choices=STEPS, default=list(STEPS), help="inner steps")
+    parser.add_argument("--out", type=Path, help="folder of the result; benchmarks/results for a complete run")
+    parser.add_argument("--anyway", action="store_true", help="run although the machine is busy")
+    parser.add_argument("--smoke", action="store_true", help="tiny, to see that all of it runs")
+    parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-steps", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    size = Size(tasks=2, width=4, side=16, n_query=2) if arguments.smoke else Size()
+    if arguments.memory_of:
+        print(json.dumps(peak_memory(arguments.memory_of, size, arguments.memory_steps, arguments.device)))
+        return 0
+    if arguments.smoke:
+        arguments.rounds = min(arguments.rounds, 2)
+    elif not is_idle(arguments.anyway):
+        return 1
+    complete = set(arguments.methods) == set(METHODS) and tuple(arguments.steps) == STEPS and not arguments.smoke
+    folder = arguments.out or (HERE / "results" if complete else Path(tempfile.mkdtemp(prefix="maml_speed-")))
+    return run(arguments, size, folder)
+
+
+def run(arguments: argparse.Namespace, size: Size, folder: Path) -> int:
+    """Times everything, then writes the file."""
+    load, before, start = os.getloadavg()[0], processor_seconds(), time.perf_counter()
+    found = {steps: compare(arguments.methods, size, steps, arguments) for steps in arguments.steps}
+    others = others_share(before, processor_seconds(), time.perf_counter() - start)
+    if others is not None and others > 5:
+        print(f"Other processes took {others} % of the processors meanwhile; the times mean little.", file=sys.stderr)
+    memory = {
+        steps: {name: peak_memory_alone(name, steps, arguments) for name in seconds}
+        for steps, (seconds, *_) in found.items()
+    }
+    needed, counted = (
+        {plural(steps): round(count(steps) / size.tasks / 1e9, 3) for steps in found}
+        for count in (
+            lambda steps: floating_point_operations(size, steps),
+            lambda steps: counted_operations(make_problem(size, steps, arguments.device)),
+        )
+    )
+    name = "maml_speed" if arguments.device == "cpu" else f"maml_speed_{arguments.device}"
+    (folder / f"{name}.json").unlink(missing_ok=True)  # all rows are of one run
+    result = Result(
+        name,
+        description=(
+            "Second-order MAML, forward and backward to all meta-gradients: Conv4, 5-way 1-shot, 15 queries a class. "
+            "Times are medians over rounds in which the methods take turns in one process; peak memory is beyond "
+            "imports and data, in a process of its own. The floor is the floating-point work of convolutions and last "
+            "layer over the rate of a matrix product in the same run. The peers' network is the usual one; *our "
+            "network* has max-pooling before ReLU, which is equal, and `channels_last`, and is not counted as a peer."
+        ),
+        settings={
+            "tasks": size.tasks,
+            "feature maps": size.width,
+            "pictures": f"{size.side}x{size.side}, one channel, random",
+            "classes, shots, queries a class": [size.n_way, size.n_shot, size.n_query],
+            "batch normalisation": "by the batch (transductive), so that all do the same work",
+            "inner rate": LR,
+            "device": arguments.device,
+            "threads": arguments.threads,
+            "rounds": arguments.rounds,
+            "GFLOP a task, needed": needed,
+            "GFLOP a task, counted by torch in the plain loop": counted,
+            "largest relative error of a peer's meta-gradient": {
+                plural(steps): f"{max(errors.values(), default=0.0):.0e}" for steps, (_, _, errors, _) in found.items()
+            },
+            "left out": {name: why for *_, left_out in found.values() for name, why in left_out.items()} or "none",
+            "load before": round(load, 2),
+            "processor time of other processes": "not known" if others is None else f"{others} %",
+        },
+        packages=("torchopt", "higher", "parallel-metalearn"),
+        folder=folder,
+    )
+    for steps, (seconds, rates, _, _) in found.items():
+        add_rows(result, steps, seconds, rates, memory[steps], size)
+    for row in result.rows:
+        if row["metric"] in (SECONDS, SPEED, MEMORY):
+            print(f"{row['setting']}, {row['metric']}: {row['method']} {row['value']:.3f}")
+    print(f"written: {result.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

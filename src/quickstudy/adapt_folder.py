@@ -1,0 +1,247 @@
+"""A few labelled pictures in a folder in, answers for the others out."""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from quickstudy.artefacts import write_atomically
+from quickstudy.errors import TaskError
+from quickstudy.learners.catalogue import Recipe
+from quickstudy.learners.learner import Learner
+from quickstudy.learners.nearest_neighbour import NearestNeighbour
+from quickstudy.learners.prior import Prior
+from quickstudy.report import AdaptReport, Predictions, Score, SelfCheck, render
+from quickstudy.tasks.episodes import LabelledSet, to_float
+from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
+from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.tasks.task import Examples, Task
+from quickstudy.training.unknown import nearest
+
+logger = logging.getLogger(__name__)
+
+NONE = "none of these"
+FOLDS = 5
+LOOK_ALIKE = 3  # pictures of one class taken for another before the report warns of the pair
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers for pictures without labels."""
+
+    files: tuple[Path, ...]
+    labels: tuple[int | None, ...]
+    """An index into the class names; None where it is none of them."""
+    probabilities: Tensor
+    """`(m,)`, of the best class, also where the answer is none."""
+
+    def to_csv(self, class_names: Sequence[str], folder: Path) -> str:
+        """One row a file: its path below the folder, label, probability."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", "label", "probability"])
+        for file, label, probability in zip(self.files, self.labels, self.probabilities.tolist()):
+            name = file.relative_to(folder) if file.is_relative_to(folder) else file
+            writer.writerow([name.as_posix(), NONE if label is None else class_names[label], f"{probability:.4f}"])
+        return text.getvalue()
+
+
+def adapt_folder(
+    prior: Prior,
+    folder: Path,
+    *,
+    name: str,
+    predict: Path | None = None,
+    out: Path | None = None,
+    unknown: bool = False,
+    check: bool = True,
+    skip_bad: bool = False,
+    seed: int = 0,
+    on_stage: OnStage | None = None,
+) -> tuple[AdaptReport, Answers | None]:
+    """Adapts a prior to a folder of labelled pictures, checks it against simpler methods, and predicts.
+
+    With two or more pictures a class it leaves pictures out in turn, and the method that names most of them rightly
+    makes the predictions: the adapted prior, nearest neighbour on pixels, or a network trained from scratch. A tie
+    goes to the prior.
+
+    Args:
+        prior: A meta-trained learner with the encoder of its pictures.
+        folder: A subfolder a class.
+        name: What the report calls the prior.
+        predict: A folder of pictures without labels, or one picture.
+        out: Where `predictions.csv` and `report.html` go; nothing is written without it.
+        unknown: Answer "none of these" below the threshold that was calibrated in meta-training.
+        check: Leave pictures out and compare; else the prior is used.
+        skip_bad: Leave unreadable pictures out instead of stopping.
+        seed: Of what is left out, and of the baselines.
+        on_stage: Is told what is being done.
+
+    Raises:
+        TaskError: Where `unknown` is asked of a prior without thresholds.
+        DataError, TooFewExamplesError: Where the pictures cannot be read or do not make a task.
+        ShapeError: Where the prior cannot tell so many classes apart.
+    """
+    say = on_stage or (lambda stage: None)
+    start = time.perf_counter()
+    encoder = PictureEncoder.from_settings(prior.encoder)
+    say("reading pictures")
+    data = image_folder(folder, encoder=encoder, skip_bad=skip_bad)
+    n_shot = float(data.counts().min())
+    threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
+    if unknown and threshold is None:
+        raise TaskError(
+            f"{name} was saved without thresholds for --unknown. Train it with `quickstudy train`, or omit it."
+        )
+    own = prior.recipe.learner.replace("_", " ")
+    methods: dict[str, Learner] = {own: prior.learner}
+    warnings = []
+    found: SelfCheck | None = None
+    if check and int(data.counts().max()) > 1:
+        methods["nearest neighbour on pixels"] = NearestNeighbour()
+        methods["from scratch"] = scratch(prior.recipe, data.n_classes).build()
+        say("leaving pictures out, to check")
+        found = self_check(methods, data, seed=seed, on_stage=say)
+    elif check:
+        warnings.append("There is one picture of each class, so none could be left out to check the answers with.")
+    counts = data.counts()
+    if int(counts.min()) == 1 < int(counts.max()):
+        single = [data.class_names[i] for i in (counts == 1).nonzero().flatten().tolist()]
+        warnings.append(f"Classes with one picture were not checked: {', '.join(single[:5])}.")
+    if found is not None and found.confusion is not None:
+        mistakes = found.confusion - torch.diag(found.confusion.diagonal())
+        for a, b in (mistakes >= LOOK_ALIKE).nonzero().tolist():
+            warnings.append(
+                f"{int(mistakes[a, b])} pictures of {data.class_names[a]!r} were taken for {data.class_names[b]!r}."
+            )
+    used = own if found is None else found.used
+    answers, predictions = None, None
+    if predict is not None:
+        say("predicting")
+        files, x = unlabelled_pictures(predict, encoder, skip_bad=skip_bad)
+        probabilities = answer(methods[used], data, x, seed=seed)
+        best = probabilities.max(1)
+        labels: list[int | None] = best.indices.tolist()
+        if threshold is not None:
+            # The threshold is the prior's own, so the prior decides, whichever method names the class.
+            certain = best.values if used == own else answer(prior.learner, data, x, seed=seed).amax(1)
+            labels = [v if p >= threshold.probability else None for v, p in zip(labels, certain.tolist())]
+        top = probabilities.topk(min(2, data.n_classes)).indices
+        closest = tuple(int(row[0] if label is None else row[-1]) for row, label in zip(top, labels))
+        answers = Answers(tuple(files), tuple(labels), best.values)
+        root = predict if predict.is_dir() else predict.parent
+        names = tuple((f.relative_to(root) if f.is_relative_to(root) else f).as_posix() for f in files)
+        predictions = Predictions(names, x, tuple(labels), best.values, closest)
+    settings = {"prior": name, "learner": own, "seed": str(seed), "pictures": describe(encoder)}
+    if threshold is not None:
+        settings["none of these"] = (
+            f"below a probability of {threshold.probability:.3f}, which on validation tasks of {threshold.n_way} "
+            f"classes kept {threshold.kept:.0f} % of their pictures and refused {threshold.refused:.0f} % of others"
+        )
+    report = AdaptReport(
+        prior=name,
+        folder=folder.resolve().name,
+        class_names=data.class_names,
+        support=data.x,
+        support_labels=tuple(data.y.tolist()),
+        method=used,
+        seconds=time.perf_counter() - start,
+        check=found,
+        predictions=predictions,
+        warnings=tuple(warnings),
+        ink=encoder.channels == 1 and encoder.ink,
+        settings=settings,
+    )
+    if out is not None:
+        if answers is not None:
+            root = predict if predict is not None and predict.is_dir() else folder
+            write_atomically(out / "predictions.csv", answers.to_csv(data.class_names, root).encode())
+        write_atomically(out / "report.html", render(report).encode())
+    return report, answers
+
+
+def scratch(recipe: Recipe, n_way: int) -> Recipe:
+    """The recipe of training the same network from scratch."""
+    net = recipe.net or "conv4"
+    return Recipe("from_scratch", net, recipe.shape, n_way, {}, recipe.net_options if recipe.net else {})
+
+
+def describe(encoder: PictureEncoder) -> str:
+    """The resize policy in words."""
+    colour = "grey" if encoder.channels == 1 else "colour"
+    return f"{encoder.size}x{encoder.size}, {colour}, {encoder.resize}"
+
+
+@torch.no_grad()
+def answer(learner: Learner, data: LabelledSet, x: Tensor, *, seed: int, batch: int = 256) -> Tensor:
+    """Probabilities `(m, k)` of pictures `(m, c, h, w)`, with all labelled ones as the support set of one task."""
+    support = Examples(to_float(data.x)[None], data.y[None])
+    nothing = Examples(support.x[:, :0], support.y[:, :0])
+    predictor = learner.adapt(Task(support, nothing, data.n_classes), generator=Generator().manual_seed(seed))
+    parts = [predictor(to_float(part)[None]).probs[0] for part in x.split(batch)]  # type: ignore[attr-defined]
+    return torch.cat(parts)
+
+
+def self_check(
+    methods: dict[str, Learner], data: LabelledSet, *, seed: int, on_stage: OnStage | None = None
+) -> SelfCheck:
+    """Leaves labelled pictures out in turn, and compares methods on them. The first wins a tie."""
+    folds = stratified_folds(data, seed)
+    right = dict.fromkeys(methods, 0)
+    seconds = dict.fromkeys(methods, 0.0)
+    confusions = {method: torch.zeros(data.n_classes, data.n_classes, dtype=torch.int64) for method in methods}
+    n_folds = int(folds.max()) + 1
+    for fold in range(n_folds):
+        if on_stage is not None:
+            on_stage(f"leaving pictures out, part {fold + 1} of {n_folds}")
+        rest, out = folds != fold, folds == fold
+        known = LabelledSet(data.x[rest], data.y[rest], data.class_names)
+        for method, learner in methods.items():
+            start = time.perf_counter()
+            answered = answer(learner, known, data.x[out], seed=seed).argmax(1)
+            seconds[method] += (time.perf_counter() - start) / n_folds
+            right[method] += int((answered == data.y[out]).sum())
+            confusions[method].index_put_((data.y[out], answered), torch.ones_like(answered), accumulate=True)
+    n = int((folds >= 0).sum())
+    scores = tuple(
+        Score(method, "pictures left out", *proportion(right[method], n), n, seconds[method]) for method in methods
+    )
+    best = max(methods, key=lambda method: right[method])
+    first = next(iter(methods))
+    ties = [method for method in methods if method != best and right[method] == right[best]]
+    if not ties:
+        why = f"It named most of the pictures that were left out: {right[best]} of {n}."
+    elif best == first:
+        why = (
+            f"It named {right[best]} of {n} pictures that were left out, as did {' and '.join(ties)}; a tie goes to it."
+        )
+    else:
+        why = f"It named {right[best]} of {n} pictures that were left out, as did {' and '.join(ties)}."
+    return SelfCheck(scores, best, why, confusions[best])
+
+
+def stratified_folds(data: LabelledSet, seed: int) -> Tensor:
+    """For each picture the fold that leaves it out, or -1 where it is the only one of its class, `(n,)`."""
+    generator = Generator().manual_seed(seed)
+    counts = data.counts()
+    n_folds = min(FOLDS, int(counts[counts > 1].min()))
+    folds = torch.full((len(data.y),), -1)
+    for label in (counts > 1).nonzero().flatten().tolist():
+        rows = (data.y == label).nonzero().flatten()
+        order = torch.randperm(len(rows), generator=generator)
+        folds[rows[order]] = torch.arange(len(rows)) % n_folds
+    return folds
+
+
+def proportion(right: int, n: int) -> tuple[float, float]:
+    """A share in per cent, and half the width of its 95 % interval by Wilson's score, which is never nought."""
+    z, p = 1.96, right / n
+    return 100 * p, 100 * z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

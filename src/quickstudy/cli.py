@@ -1,0 +1,486 @@
+"""The command line: parse, call, print."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from quickstudy import __version__
+from quickstudy.adapt_folder import adapt_folder
+from quickstudy.demo import run_demo
+from quickstudy.errors import DataNotFoundError, OutputExistsError, QuickstudyError
+from quickstudy.learners.catalogue import LEARNERS, NETS, Recipe
+from quickstudy.learners.prior import Prior, load, save
+from quickstudy.priors import shipped, shipped_names
+from quickstudy.tasks.catalogue import SOURCES, load_splits
+from quickstudy.tasks.episodes import Episodes, LabelledSet
+from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.training.evaluate import evaluate as evaluate_learner
+from quickstudy.training.history import Progress as TrainingProgress
+from quickstudy.training.meta_train import meta_train
+from quickstudy.training.unknown import calibrate, to_settings
+
+app = typer.Typer(
+    help="Learns from tasks already solved, so that the next one takes seconds.\n\nBegin with: quickstudy demo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out_console = Console(highlight=False)
+console = Console(stderr=True, highlight=False)
+
+LearnerName = StrEnum("LearnerName", {name: name for name, entry in LEARNERS.items() if entry.trained})  # type: ignore[misc]
+NetName = StrEnum("NetName", {name: name for name in NETS})  # type: ignore[misc]
+
+
+class Schedule(StrEnum):
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Precision(StrEnum):
+    float32 = "32-true"
+    bf16 = "bf16-mixed"
+    fp16 = "16-mixed"
+
+
+def main() -> None:
+    """The entry point: runs a command, and turns what goes wrong into one sentence and a non-zero exit."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except typer.Abort:
+        fail("stopped.", 130)
+    except KeyboardInterrupt:
+        fail("stopped. What was saved is intact; `quickstudy train ... --resume` goes on.", 130)
+    except QuickstudyError as error:
+        fail(str(error), 1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"{error.strerror or error}{where}. What was saved before is intact.", 1)
+    except Exception as error:
+        # Typer's own usage errors know how to show themselves, with the usage line.
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+def fail(message: str, code: int) -> None:
+    """Says what went wrong, and leaves."""
+    console.print("[bold red]error[/]", end=" ")
+    console.print(message, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def version(show: bool) -> None:
+    if show:
+        out_console.print(f"quickstudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar; what it yields is called with what is done, how much there is, and a note."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(description, total=None, note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+@contextmanager
+def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A progress bar for meta-training, with rate, loss and the last validation."""
+    with bar(description) as update:
+
+        def watch(seen: TrainingProgress) -> None:
+            history = seen.history
+            note = f"{seen.rate:.1f} steps/s  loss {history.recent_loss:.3f}"
+            if history.validations:
+                last = history.validations[-1]
+                note += f"  validation {last.mean:.1f} ± {last.ci95:.1f}"
+            update(int(1000 * seen.fraction), 1000, note)
+
+        yield watch
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    seconds: Annotated[float, typer.Option(help="Time for meta-training.", min=1)] = 60.0,
+    tasks: Annotated[int, typer.Option(help="Test tasks of each kind.", min=2)] = 600,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
+) -> None:
+    """Meta-train a learner before your eyes, and see it learn characters of alphabets it has never seen.
+
+    Takes about three minutes on two cores, offline, and writes `report.html`.
+
+    Example: `quickstudy demo --seconds 30`
+    """
+    refuse_to_overwrite(out / "report.html", force)
+    with bar("drawing glyphs") as update:
+        splits = load_splits("glyphs", n_way=20, on_progress=lambda done, total: update(done, total, ""))
+    with watching("meta-training on 20-way tasks") as watch, status() as say:
+        report = run_demo(
+            splits,
+            out=out,
+            seconds=seconds,
+            tasks=tasks,
+            seed=seed,
+            on_training=watch,
+            on_stage=say,
+            on_score=show_score,
+        )
+    live = report.headline[0]
+    out_console.print(
+        f"\nAfter {report.seconds:.0f} seconds of meta-training: [bold]{live.mean:.1f} %[/] at {live.setting}, "
+        f"on alphabets it has never seen.\nThe report: [bold]{out / 'report.html'}[/]"
+    )
+
+
+def show_score(method: str, setting: str, mean: float, ci95: float, seconds: float) -> None:
+    """One line of the demo's comparison."""
+    console.print(f"  {setting:<15} {method:<40} [bold]{mean:5.1f}[/] ± {ci95:.1f} %   {1000 * seconds:6.1f} ms a task")
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Prints the stages of a job as it reaches them."""
+    yield lambda stage: console.print(f"[dim]{stage}[/]")
+
+
+def refuse_to_overwrite(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path} exists. Choose another --out, or replace it with --force.")
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """`["lr=0.1", "statistics=transductive"]` as values by name."""
+    values: dict[str, Any] = {}
+    for setting in settings or []:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{setting!r} is not of the form name=value, such as lr=0.1.")
+        try:
+            values[name.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            values[name.replace("-", "_")] = text
+    return values
+
+
+@app.command()
+def train(
+    source: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}; or a folder with a subfolder a class.")],
+    out: Annotated[Path, typer.Option(help="Folder for the prior and the checkpoint.")],
+    learner: Annotated[LearnerName, typer.Option(help="What is meta-trained.")] = LearnerName("prototypical_network"),
+    n_way: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
+    n_shot: Annotated[int, typer.Option(help="Support pictures a class.", min=1)] = 1,
+    n_query: Annotated[int, typer.Option(help="Query pictures a class.", min=1)] = 15,
+    steps: Annotated[int, typer.Option(help="Outer steps.", min=1)] = 5000,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
+    tasks_per_step: Annotated[int, typer.Option(help="Tasks a step, over all devices.", min=1)] = 4,
+    lr: Annotated[float | None, typer.Option(help="Outer rate; by default the learner's own.")] = None,
+    schedule: Annotated[Schedule, typer.Option(help="Of the outer rate.")] = Schedule.cosine,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.")] = None,
+    net: Annotated[NetName, typer.Option(help="The network.")] = NetName("conv4"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the learner, such as lr=0.1 or steps=5; repeatable."),
+    ] = None,
+    net_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-net", help="An option of the network, such as width=32; repeatable."),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of a picture of your own, in pixels.", min=16)] = 28,
+    colour: Annotated[bool, typer.Option("--colour", help="Read pictures of your own in colour.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
+    validation_tasks: Annotated[int, typer.Option(help="Tasks that choose the best weights.", min=2)] = 200,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    devices: Annotated[int, typer.Option(help="Number of processes or GPUs.", min=1)] = 1,
+    precision: Annotated[Precision, typer.Option(help="Of the arithmetic.")] = Precision.float32,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to --out for TensorBoard.")] = False,
+) -> None:
+    """Meta-train a learner on many small tasks, and save it as a prior.
+
+    Examples:
+
+    `quickstudy train glyphs --learner maml --n-way 5 --n-shot 1 --out runs/maml`
+
+    `quickstudy train my_classes/ --n-way 3 --n-shot 5 --n-query 5 --out runs/mine`
+
+    `quickstudy train glyphs --learner maml --set steps=5 --set lr=0.1 --out runs/maml5 --resume`
+    """
+    if (out / "prior.json").exists() and not resume:
+        raise OutputExistsError(f"{out} holds a prior. Go on with it (--resume), or choose another --out.")
+    own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize="crop" if colour else "pad")
+    with bar(f"loading {source}") as update:
+        splits = load_splits(
+            source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
+        )
+    shape = tuple(splits.train.x.shape[1:])
+    chosen = parse_settings(settings)
+    if learner == "fine_tune":
+        chosen["n_classes"] = splits.train.n_classes
+    recipe = Recipe(str(learner), str(net), shape, n_way, chosen, parse_settings(net_settings))
+    torch.manual_seed(seed)
+    model = build(recipe)
+    fabric = make_fabric(devices, precision, out if tensorboard else None)
+    console.print(
+        f"{learner.replace('_', ' ')}, {sum(p.numel() for p in model.parameters()):,} parameters; "
+        f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}"
+    )
+    episodes = {
+        split: Episodes(data.to(fabric.device), n_way=n_way, n_shot=n_shot, n_query=n_query)
+        for split, data in (("train", splits.train), ("validation", splits.validation))
+    }
+    with watching("meta-training") as watch:
+        history = meta_train(
+            model,
+            episodes["train"],
+            steps=steps,
+            tasks_per_step=tasks_per_step,
+            lr=lr,
+            schedule=schedule.value,
+            clip=clip,
+            seconds=float("inf") if minutes is None else 60 * minutes,
+            validation=episodes["validation"],
+            validation_tasks=validation_tasks,
+            seed=seed,
+            out=out,
+            resume=resume,
+            fabric=fabric,
+            on_progress=watch if fabric.is_global_zero else None,
+        )
+    if not fabric.is_global_zero:
+        return
+    best = history.best
+    console.print(f"{history.step} steps in {history.seconds:.0f} s")
+    with console.status("calibrating when to answer none of these"):
+        thresholds = calibrate(model.cpu(), splits.validation, n_ways=ways(recipe))
+    training = {
+        "source": source if source in SOURCES else Path(source).resolve().name,
+        "n_way": n_way,
+        "n_shot": n_shot,
+        "n_query": n_query,
+        "tasks_per_step": tasks_per_step,
+        "lr": lr,
+        "schedule": schedule.value,
+        "seed": seed,
+        "steps": history.step,
+        "seconds": round(history.seconds, 1),
+        "validation": None if best is None else {"metric": best.metric, "mean": best.mean, "ci95": best.ci95},
+        "unknown": to_settings(thresholds),
+        "versions": {"quickstudy": __version__, "torch": torch.__version__},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    save(out, Prior(model, recipe, splits.encoder.to_settings(), training))
+    note = "" if best is None else f" with {best.mean:.1f} ± {best.ci95:.1f} {best.metric} on validation tasks"
+    out_console.print(f"saved [bold]{out}[/]{note}\nnext: quickstudy evaluate {out}")
+
+
+def ways(recipe: Recipe) -> list[int]:
+    """Numbers of classes that a learner may be asked to tell apart."""
+    unlimited = recipe.learner in ("prototypical_network", "matching_network", "relation_network", "fine_tune")
+    return [n for n in (2, 3, 5, 10, 20) if unlimited or n <= recipe.n_way]
+
+
+def build(recipe: Recipe) -> Any:
+    """The learner, with a sentence for an option that it does not have."""
+    try:
+        return recipe.build()
+    except TypeError as error:
+        raise typer.BadParameter(
+            f"{recipe.learner}: {error}. See the documentation of the learner for its options."
+        ) from None
+
+
+def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
+    """Devices, precision and loggers, launched."""
+    loggers: list[Any] = []
+    if log is not None:
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(log, name="tensorboard"))
+    fabric = Fabric(
+        accelerator="auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=precision.value,
+        loggers=loggers,
+    )
+    fabric.launch()
+    return fabric
+
+
+def find_prior(name: str) -> Prior:
+    """A prior in a folder, or one of those that come with quickstudy."""
+    if name in shipped_names():
+        return load(shipped(name))
+    if not Path(name).exists():
+        raise DataNotFoundError(
+            f"{name!r} is neither a folder nor a shipped prior ({', '.join(shipped_names()) or 'there is none'})."
+        )
+    if (Path(name) / "checkpoint.pt").exists() and not (Path(name) / "prior.json").exists():
+        raise DataNotFoundError(
+            f"the training in {name} is not finished: run `quickstudy train ... --resume` to its end."
+        )
+    return load(name)
+
+
+@app.command()
+def evaluate(
+    prior: Annotated[str, typer.Argument(help="Folder of a prior, or the name of a shipped one.")],
+    source: Annotated[str | None, typer.Option(help="Data set or folder; by default what it was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    tasks: Annotated[int, typer.Option(help="Number of tasks.", min=2)] = 600,
+    n_way: Annotated[int | None, typer.Option(help="Classes a task; by default as in training.")] = None,
+    n_shot: Annotated[int | None, typer.Option(help="Support pictures a class; by default as in training.")] = None,
+    n_query: Annotated[int, typer.Option(help="Query pictures a class.")] = 15,
+    seed: Annotated[int, typer.Option(help="Of the tasks.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Adapt a prior to many tasks of classes it has not seen: the mean accuracy with its 95 % interval.
+
+    Examples:
+
+    `quickstudy evaluate runs/maml --tasks 600`
+
+    `quickstudy evaluate runs/maml --source omniglot --n-shot 5`
+    """
+    found = find_prior(prior)
+    where = source or found.training.get("source")
+    if where is None:
+        raise DataNotFoundError(f"{prior} does not say what it was trained on: name a --source.")
+    ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
+    with bar(f"loading {where}") as update:
+        encoder = PictureEncoder.from_settings(found.encoder)
+        splits = load_splits(
+            where, n_way=ways, encoder=encoder, on_progress=lambda done, total: update(done, total, "")
+        )
+    data: LabelledSet | None = getattr(splits, split, None)
+    if not isinstance(data, LabelledSet):
+        raise typer.BadParameter(f"{split!r} is no split: train, validation or test.")
+    with console.status(f"adapting to {tasks} tasks"):
+        result = evaluate_learner(
+            found.learner, Episodes(data, n_way=ways, n_shot=shots, n_query=n_query), tasks=tasks, seed=seed
+        )
+    if as_json:
+        values = {"metric": result.metric, "mean": result.mean, "ci95": result.ci95, "n": result.n, "seed": seed}
+        out_console.print_json(json.dumps({**values, "source": where, "split": split, "n_way": ways, "n_shot": shots}))
+    else:
+        out_console.print(
+            f"{where} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
+            f"({1000 * result.seconds / result.n:.1f} ms a task)"
+        )
+
+
+@app.command()
+def adapt(
+    prior: Annotated[str, typer.Argument(help="Folder of a prior, or the name of a shipped one.")],
+    folder: Annotated[Path, typer.Argument(help="A few labelled pictures, a subfolder a class.")],
+    predict: Annotated[Path | None, typer.Option(help="A folder of pictures to name, or one picture.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and report.html.")] = Path("out"),
+    unknown: Annotated[bool, typer.Option("--unknown", help="Answer 'none of these' where it is.")] = False,
+    check: Annotated[bool, typer.Option(help="Leave pictures out to compare with simpler methods.")] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
+    seed: Annotated[int, typer.Option(help="Of what is left out.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.")] = False,
+) -> None:
+    """Learn your own classes from a few pictures each, and name the others.
+
+    With two or more pictures a class it checks itself by leaving pictures out, against nearest neighbour and training
+    from scratch, and uses what won.
+
+    Examples:
+
+    `quickstudy adapt glyphs_prototypical_network my_classes/ --predict unlabelled/ --out out/`
+
+    `quickstudy adapt runs/mine my_classes/ --predict unlabelled/ --unknown --out out/`
+    """
+    refuse_to_overwrite(out / "report.html", force)
+    found = find_prior(prior)
+    with console.status("reading pictures") as line:
+        report, answers = adapt_folder(
+            found,
+            folder,
+            name=Path(prior).name,
+            predict=predict,
+            out=out,
+            unknown=unknown,
+            check=check,
+            skip_bad=skip_bad,
+            seed=seed,
+            on_stage=line.update,
+        )
+    for warning in report.warnings:
+        console.print(f"[yellow]note[/] {warning}")
+    if report.check is not None:
+        table = Table("method", "left-out pictures named rightly", box=None)
+        for score in report.check.scores:
+            used = " [bold](used)[/]" if score.method == report.check.used else ""
+            table.add_row(f"{score.method}{used}", f"{score.mean:.0f} ± {score.ci95:.0f} % of {score.n}")
+        out_console.print(table)
+    named = "" if answers is None else f"{len(answers.files)} pictures named in {out / 'predictions.csv'}; "
+    out_console.print(f"{named}the report: [bold]{out / 'report.html'}[/] ({report.seconds:.1f} s)")
+
+
+@app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A data set to load, or a folder to look at.")] = None,
+    n_way: Annotated[int, typer.Option(help="Classes a task, which every part of a folder must have.")] = 5,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
+) -> None:
+    """List the data sets, or load one and say what is in it.
+
+    Examples: `quickstudy data`, `quickstudy data omniglot`, `quickstudy data my_classes/`
+    """
+    if name is None:
+        table = Table("data set", "what it is", box=None)
+        for known, source in SOURCES.items():
+            table.add_row(f"[bold]{known}[/]", source.summary)
+        out_console.print(table)
+        out_console.print("\nAnd any folder that has a subfolder of pictures for each class.")
+        return
+    with bar(f"loading {name}") as update:
+        splits = load_splits(
+            name, n_way=n_way, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
+        )
+    table = Table("part", "classes", "groups", "examples", "shape", box=None)
+    for part in ("train", "validation", "test"):
+        found: LabelledSet = getattr(splits, part)
+        groups = "" if found.groups is None else str(len(set(found.groups)))
+        shape = "x".join(map(str, found.x.shape[1:]))
+        table.add_row(part, str(found.n_classes), groups, str(len(found.x)), shape)
+    out_console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The demonstration: a learner learns to learn before the user's eyes, and is compared with those that did not."""
+
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Generator
+
+from quickstudy.adapt_folder import scratch
+from quickstudy.artefacts import write_atomically
+from quickstudy.learners.catalogue import Recipe
+from quickstudy.learners.learner import Learner
+from quickstudy.learners.maml import MAML
+from quickstudy.learners.nearest_neighbour import NearestNeighbour
+from quickstudy.learners.prior import Prior, load, save
+from quickstudy.priors import shipped, shipped_names
+from quickstudy.report import DemoReport, Score, StepCurve, TaskShown, TrainingCurve, render
+from quickstudy.tasks.catalogue import Splits
+from quickstudy.tasks.episodes import Episodes, LabelledSet
+from quickstudy.training.evaluate import evaluate
+from quickstudy.training.history import Progress
+from quickstudy.training.meta_train import meta_train
+
+LIVE = "prototypical network, trained live"
+SETTINGS = {"5-way 1-shot": 5, "20-way 1-shot": 20}
+QUERIES = {5: 5, 20: 2}  # query pictures a class
+STEPS = 10
+OnScore = Callable[[str, str, float, float, float], None]
+
+
+def run_demo(
+    splits: Splits,
+    *,
+    out: Path,
+    seconds: float = 60.0,
+    tasks: int = 600,
+    seed: int = 0,
+    on_training: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
+    on_score: OnScore | None = None,
+) -> DemoReport:
+    """Meta-trains a prototypical network, compares it on tasks of unseen alphabets, and writes `report.html`.
+
+    Args:
+        splits: Glyphs, or another data set of pictures.
+        out: Folder for the report and the prior that was trained.
+        seconds: Of meta-training.
+        tasks: Test tasks of each kind.
+        seed: Of everything random.
+        on_training: Is called in meta-training.
+        on_stage: Is told what is being done.
+        on_score: Is called with method, setting, mean, interval and seconds a task.
+    """
+    say = on_stage or (lambda stage: None)
+    shape = tuple(splits.train.x.shape[1:])
+    recipe = Recipe("prototypical_network", "conv4", shape, 20, net_options={"width": 32})
+    torch.manual_seed(seed)
+    learner = recipe.build()
+    history = meta_train(
+        learner,
+        Episodes(splits.train, n_way=20, n_shot=1, n_query=5),
+        steps=100_000,
+        seconds=seconds,
+        tasks_per_step=2,
+        schedule="cosine",
+        validation=Episodes(splits.validation, n_way=20, n_shot=1, n_query=2),
+        validate_every=100,
+        validation_tasks=100,
+        seed=seed,
+        on_progress=on_training,
+    )
+    training = {"source": "glyphs", "n_way": 20, "n_shot": 1, "seconds": round(history.seconds, 1), "seed": seed}
+    save(out / "prior", Prior(learner, recipe, splits.encoder.to_settings(), training))
+
+    methods: dict[str, Learner] = {LIVE: learner}
+    for name in ("glyphs_prototypical_network", "glyphs_maml", "glyphs_fine_tune"):
+        if name in shipped_names():
+            methods[f"{name.removeprefix('glyphs_').replace('_', ' ')}, shipped"] = load(shipped(name)).learner
+    methods["from scratch"] = scratch(recipe, 20).build()
+    methods["nearest neighbour on pixels"] = NearestNeighbour()
+    scores = []
+    for setting, n_way in SETTINGS.items():
+        say(f"{tasks} tasks of unseen alphabets, {setting}")
+        source = Episodes(splits.test, n_way=n_way, n_shot=1, n_query=QUERIES[n_way])
+        for method, judged in methods.items():
+            if method == "maml, shipped" and n_way != 5:
+                continue  # its network has five outputs
+            found = evaluate(judged, source, tasks=tasks, seed=seed + 1)
+            scores.append(Score(method, setting, found.mean, found.ci95, found.n, found.seconds / found.n))
+            if on_score is not None:
+                on_score(method, setting, found.mean, found.ci95, found.seconds / found.n)
+    curve = TrainingCurve(LIVE, "20-way 1-shot", tuple(history.validations), 5.0)
+    report = DemoReport(
+        learner="a prototypical network",
+        live=LIVE,
+        seconds=history.seconds,
+        trained_on=describe(splits.train),
+        tested_on=describe(splits.test),
+        scores=tuple(scores),
+        chance={setting: 100 / n_way for setting, n_way in SETTINGS.items()},
+        curve=curve,
+        task=show_task(learner, splits.test, seed),
+        steps=adaptation_curve(splits.test, seed),
+        shell=f"quickstudy adapt {out / 'prior'} my_classes/ --predict unlabelled/ --out out/",
+        python=(
+            "import quickstudy\n"
+            f'prior = quickstudy.load("{out / "prior"}")\n'
+            "predictor = prior.learner.adapt(task)          # a few labelled pictures\n"
+            "probabilities = predictor(task.query.x).probs  # of the others"
+        ),
+        ink=True,
+        settings={
+            "tasks": f"{tasks} of each kind, inductive",
+            "seed": str(seed),
+            "steps": f"{history.step} of 2 tasks, 20-way 1-shot, conv4-32",
+            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    )
+    write_atomically(out / "report.html", render(report).encode())
+    return report
+
+
+def describe(data: LabelledSet) -> str:
+    """How many classes of how many groups."""
+    groups = "" if data.groups is None else f" of {len(set(data.groups))} alphabets and symbol families"
+    return f"{data.n_classes:,} characters{groups}"
+
+
+@torch.no_grad()
+def show_task(learner: Learner, data: LabelledSet, seed: int) -> TaskShown:
+    """One task of five classes with the learner's answers."""
+    generator = Generator().manual_seed(seed + 2)
+    task = Episodes(data, n_way=5, n_shot=1, n_query=3, encode=lambda x: x).sample(1, generator=generator)
+    pictures = task.map(lambda value: value.float() / 255 if value.dtype == torch.uint8 else value)
+    probabilities = learner.adapt(pictures)(pictures.query.x).probs[0]  # type: ignore[attr-defined]
+    classes = [] if task.classes is None else task.classes[0].tolist()
+    return TaskShown(
+        LIVE,
+        tuple(data.class_names[i].rpartition("/")[2] for i in classes),
+        task.support.x[0],
+        tuple(task.support.y[0].tolist()),
+        task.query.x[0],
+        tuple(task.query.y[0].tolist()),
+        probabilities,
+    )
+
+
+@torch.no_grad()
+def adaptation_curve(data: LabelledSet, seed: int, tasks: int = 200) -> StepCurve | None:
+    """Accuracy of the shipped MAML after each inner step; None where it is not there."""
+    if "glyphs_maml" not in shipped_names():
+        return None
+    learner = load(shipped("glyphs_maml")).learner
+    if not isinstance(learner, MAML):
+        return None
+    source, points = Episodes(data, n_way=5, n_shot=1, n_query=5), []
+    for steps in range(STEPS + 1):
+        learner.inner.steps = steps
+        found = evaluate(learner, source, tasks=tasks, seed=seed + 3)
+        points.append((steps, found.mean, found.ci95))
+    return StepCurve("maml, shipped", "5-way 1-shot", tuple(points), tasks, 20.0)

@@ -1,0 +1,85 @@
+"""Where tasks come from by name: a data set that quickstudy knows, or a folder of pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quickstudy.errors import DataNotFoundError
+from quickstudy.tasks.cifar_fs import cifar_fs, fc100
+from quickstudy.tasks.episodes import LabelledSet
+from quickstudy.tasks.fetch import OnProgress
+from quickstudy.tasks.glyphs import glyphs
+from quickstudy.tasks.image_folder import image_folder
+from quickstudy.tasks.omniglot import omniglot
+from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.tasks.split import split_classes
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that quickstudy knows by name."""
+
+    summary: str
+    """A line of help."""
+    load: Callable[..., LabelledSet]
+    """`load(split, on_progress=...)`, where a split is "train", "validation" or "test"."""
+    encoder: PictureEncoder
+    """How a user's own pictures are made like these."""
+
+
+SOURCES: dict[str, Source] = {
+    "glyphs": Source("3,000 characters of 26 scripts, drawn on this machine; the default", glyphs, PictureEncoder()),
+    "omniglot": Source("1,623 handwritten characters, each turned four ways", omniglot, PictureEncoder()),
+    "cifar-fs": Source(
+        "CIFAR-100 in 64/16/20 classes", cifar_fs, PictureEncoder(size=32, channels=3, resize="crop", ink=False)
+    ),
+    "fc100": Source(
+        "CIFAR-100 in 60/20/20 classes of different kinds",
+        fc100,
+        PictureEncoder(size=32, channels=3, resize="crop", ink=False),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Class-disjoint parts of a data set, and how a picture is encoded like theirs."""
+
+    train: LabelledSet
+    validation: LabelledSet
+    test: LabelledSet
+    encoder: PictureEncoder
+
+
+def load_splits(
+    name: str,
+    *,
+    n_way: int,
+    encoder: PictureEncoder | None = None,
+    skip_bad: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Splits:
+    """The three parts of a data set by name, or of a folder with a subfolder a class.
+
+    Args:
+        name: One of `SOURCES`, or a folder.
+        n_way: Classes a task, which each part of a folder has at least.
+        encoder: How the pictures of a folder are read; as for Glyphs by default.
+        skip_bad: Leave unreadable pictures of a folder out.
+        on_progress: Is called with what is done and how much there is.
+
+    Raises:
+        DataNotFoundError: Where there is no such data set or folder.
+    """
+    if name in SOURCES:
+        source = SOURCES[name]
+        train, validation, test = (source.load(s, on_progress=on_progress) for s in ("train", "validation", "test"))
+        return Splits(train, validation, test, source.encoder)
+    if not Path(name).exists():
+        raise DataNotFoundError(
+            f"{name!r} is neither a folder nor one of {', '.join(SOURCES)}. "
+            "Name a folder that has a subfolder of pictures for each class."
+        )
+    encoder = encoder or PictureEncoder()
+    parts = split_classes(image_folder(name, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress), n_way=n_way)
+    return Splits(parts.train, parts.validation, parts.test, encoder)
