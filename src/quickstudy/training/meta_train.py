@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from quickstudy.training.evaluate import evaluate
 from quickstudy.training.history import History, Progress
 
 logger = logging.getLogger(__name__)
+
+VALIDATIONS = 20
 
 
 def meta_train(
@@ -39,6 +41,7 @@ def meta_train(
     out: Path | str | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
+    settings: Mapping[str, Any] | None = None,
     fabric: Fabric | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> History:
@@ -57,18 +60,20 @@ def meta_train(
         clip: Largest norm of the outer gradient.
         seconds: Stop after so many seconds of training, validation not counted; schedules then follow the clock.
         validation: Where the tasks come from that choose the best weights.
-        validate_every: Steps between validations; by default a twentieth of the run.
+        validate_every: Steps between validations; by default there are twenty in a run.
         validation_tasks: How many tasks that are, the same ones every time.
         seed: Of the tasks and of all noise in training.
         out: A folder for the checkpoint; nothing is written without it.
         resume: Go on from the checkpoint in `out`, or start where there is none.
         checkpoint_seconds: Time between checkpoints.
+        settings: More that a resumed run must have in common with this one, by name, in plain JSON values.
         fabric: Devices, precision and loggers; by default one device, the fastest there is, in float32. It must be
             launched.
         on_progress: Is called after every step and validation.
 
     Raises:
         DivergedError: Where a loss is not finite; the last checkpoint is older than that step.
+        ForeignArtefactError, DamagedArtefactError: Where the checkpoint is of another run, or cannot be read.
         OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
         ShapeError: Where the learner has no parameters, or the devices do not divide the tasks of a step.
 
@@ -81,14 +86,16 @@ def meta_train(
         10
     """
     fabric = fabric or Fabric(accelerator="auto", devices=1)
-    if next(learner.parameters(), None) is None:
-        raise ShapeError(f"{type(learner).__name__} has no parameters, so there is nothing to meta-train.")
+    if not any(parameter.requires_grad for parameter in learner.parameters()):
+        raise ShapeError(f"{type(learner).__name__} has no parameters that learn, so there is nothing to meta-train.")
     if tasks_per_step % fabric.world_size:
         raise ShapeError(f"{tasks_per_step} tasks a step do not divide among {fabric.world_size} devices.")
     run = _Run(learner, fabric, lr, seed)
     folder = None if out is None else Path(out)
     settings = {
+        **(settings or {}),
         "learner": type(learner).__name__,
+        "parameters": sum(parameter.numel() for parameter in learner.parameters()),
         "tasks_per_step": tasks_per_step,
         "lr": [group["lr"] for group in run.optimizer.param_groups],
         "schedule": schedule,
@@ -102,16 +109,20 @@ def meta_train(
             )
         run.load(read_checkpoint(folder, settings))
         logger.info("resuming from step %d", run.history.step)
-    every = validate_every or max(1, steps // 20)
     share = slice(fabric.global_rank, None, fabric.world_size)
     learner.train()
     since_checkpoint = time.monotonic()
+    saved = run.history.step
 
     def save() -> None:
-        nonlocal since_checkpoint
+        nonlocal since_checkpoint, saved
         if folder is not None and fabric.is_global_zero:
             write_checkpoint(folder, settings, run.state())
-        since_checkpoint = time.monotonic()
+        since_checkpoint, saved = time.monotonic(), run.history.step
+
+    def diverged(what: str) -> DivergedError:
+        last = "" if folder is None or not saved else f" The last good checkpoint is {folder / CHECKPOINT}, of step {saved}."
+        return DivergedError(f"{what}.{last} Lower the rates (lr, the inner lr), or clip the gradient.")
 
     def validate() -> None:
         if validation is None:
@@ -135,27 +146,29 @@ def meta_train(
         tasks = source.sample(tasks_per_step, generator=run.generator)[share].to(fabric.device)
         with fabric.autocast():
             loss = learner.loss(tasks, generator=run.generator).mean()
-        value = float(loss.detach())
+        value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss is {value} at step {history.step + 1}. "
-                + ("" if folder is None else f"The checkpoint in {folder} is from before. ")
-                + "Lower the rates (lr, the inner lr), or clip the gradient."
-            )
+            raise diverged(f"the loss is {value} at step {history.step + 1}")
         run.optimizer.zero_grad()
         fabric.backward(loss)
         run.share_gradients()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), clip)
-        run.optimizer.step()
-        history.add_step(value, time.perf_counter() - start)
+        run.step(clip)
+        # All devices have the mean time, so that they agree on when to stop.
+        history.add_step(value, run.mean(time.perf_counter() - start))
         fabric.log("loss", value, step=history.step)
         report()
         done = history.step >= steps or history.seconds >= seconds
-        if history.step % every == 0 or done:
+        if validate_every is None:
+            part = max(history.step / steps, history.seconds / seconds)
+            due = int(VALIDATIONS * part) > int(VALIDATIONS * progress)
+        else:
+            due = history.step % validate_every == 0
+        if due or done:
+            if not run.is_finite():
+                raise diverged(f"the weights are no longer finite after step {history.step}")
             validate()
             save()
-        elif time.monotonic() - since_checkpoint > checkpoint_seconds:
+        elif time.monotonic() - since_checkpoint > checkpoint_seconds and run.is_finite():
             save()
     if run.best is not None:
         learner.load_state_dict(run.best)
@@ -191,12 +204,31 @@ class _Run:
         for part, value in zip(parts, mean.split([part.numel() for part in parts])):  # type: ignore[union-attr]
             part.copy_(value.view_as(part))
 
+    def mean(self, value: float) -> float:
+        """The mean of a number over the devices."""
+        if self.fabric.world_size == 1:
+            return value
+        return float(self.fabric.all_reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))  # type: ignore[arg-type]
+
+    def step(self, clip: float | None) -> None:
+        """Updates the parameters; in float16 Fabric has scaled the gradient, and skips a step that overflowed."""
+        precision = self.fabric.strategy.precision
+        if clip is not None:
+            precision.unscale_gradients(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.learner.parameters(), clip)
+        precision.optimizer_step(self.optimizer)
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.learner.parameters())
+
     def state(self) -> dict[str, Any]:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "learner": self.learner.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "generator": self.generator.get_state(),
             "random_state": torch.get_rng_state(),
             "cuda_random_state": cuda,
@@ -207,6 +239,7 @@ class _Run:
         self.learner.load_state_dict(state["learner"])
         self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random_state"])
         if torch.cuda.is_available() and state["cuda_random_state"]:
