@@ -1,7 +1,7 @@
 """Batch normalisation whose statistics are always explicit."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -68,20 +68,50 @@ class BatchNorm(nn.Module):
             return self._affine(x, self.observed)
         if self.source == "batch":
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        momentum = self.momentum
-        if self.training:
-            self.num_batches_tracked += 1
-            momentum = 1 / int(self.num_batches_tracked) if momentum is None else momentum
+        momentum = self._momentum()
         mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, momentum or 0.0, self.eps)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, momentum, self.eps)
 
-    def _affine(self, x: Tensor, moments: Moments) -> Tensor:
+    def choose(self, batch: Callable[[Tensor | None], Moments], n: int) -> Moments:
+        """The moments to normalise by, for a network that knows a shorter way than `forward`.
+
+        Args:
+            batch: Gives the moments of the batch, whose examples have the shares given or equal ones.
+            n: Values of a channel in the batch.
+        """
+        if self.given is not None:
+            return self.given
+        if self.source == "mode" and not self.training:
+            return Moments(self.running_mean, self.running_var)
+        moments = batch(self.share)
+        if self.source == "observed":
+            self.observed = moments
+        elif self.source == "mode":
+            momentum = self._momentum()
+            with torch.no_grad():
+                self.running_mean.lerp_(moments.mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_((moments.var * n / max(n - 1, 1)).to(self.running_var.dtype), momentum)
+        return moments
+
+    def scale_and_shift(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """What normalisation by these moments multiplies by and adds, `(c,)` each."""
         scale = torch.rsqrt(moments.var + self.eps)
         scale = scale if self.weight is None else self.weight * scale
         shift = -moments.mean * scale
-        shift = shift if self.bias is None else self.bias + shift
+        return scale, shift if self.bias is None else self.bias + shift
+
+    def _affine(self, x: Tensor, moments: Moments) -> Tensor:
+        scale, shift = self.scale_and_shift(moments)
         # One fused kernel each way: normalisation by mean 0 and variance 1 leaves its own scale and shift.
         return F.batch_norm(x, torch.zeros_like(shift), torch.ones_like(shift), scale, shift, False, 0.0, 0.0)
+
+    def _momentum(self) -> float:
+        """The weight of a new batch in the running averages; counts the batch in training mode."""
+        if self.training:
+            self.num_batches_tracked += 1
+        if self.momentum is not None:
+            return self.momentum
+        return 1 / int(self.num_batches_tracked) if self.training else 0.0
 
     def extra_repr(self) -> str:
         affine = "" if self.weight is not None else ", affine=False"

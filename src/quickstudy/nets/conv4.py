@@ -2,11 +2,14 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
-from quickstudy.nets.batch_norm import BatchNorm
+from quickstudy.nets.batch_norm import BatchNorm, Moments
+
+FEW_CHANNELS = 3
 
 
 class Block(nn.Module):
@@ -26,6 +29,42 @@ class Block(nn.Module):
         if not self.strided:
             x = F.max_pool2d(x, 2)  # before ReLU, which is monotone: the same result on a quarter of the values
         return F.relu(x)
+
+
+class FirstBlock(Block):
+    r"""The same function of a picture of few channels, by a shorter way.
+
+    The convolution is a matrix product with patches, $y = P w$, and so are the moments of its output, for which the
+    mean $m$ and the covariance $C$ of the patches are enough, nine values a channel:
+
+    $$\mu = m^\top w, \qquad \sigma^2 = w^\top C w$$
+
+    What is left of normalisation is a scale and a shift of each channel, which is monotone. So pooling comes first, of
+    channels turned by the sign of their scale, and all else happens on a quarter of the values.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, channels, h, w)` to `(n, width, h // 2, w // 2)`, or half of h and w rounded up where strided."""
+        stride = 2 if self.strided else 1
+        windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # (n, channels, h', w', 3, 3)
+        n, _, h, w = windows.shape[:4]
+        patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # (n h' w', 9 channels)
+        weight = self.conv.weight.flatten(1)  # (width, 9 channels)
+
+        def moments(share: Tensor | None) -> Moments:
+            each = None if share is None else (share / (h * w))[:, None].expand(n, h * w).reshape(-1, 1)
+            mean = patches.mean(0) if each is None else (each * patches).sum(0)
+            centred = patches - mean
+            covariance = centred.mT @ (centred / len(patches) if each is None else each * centred)
+            return Moments(weight @ mean, ((weight @ covariance) * weight).sum(1))
+
+        scale, shift = self.norm.scale_and_shift(self.norm.choose(moments, len(patches)))
+        sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
+        y = patches @ (sign[:, None] * weight).mT
+        y = y.view(n, h, w, -1).permute(0, 3, 1, 2)  # as channels_last stores it
+        if not self.strided:
+            y = F.max_pool2d(y, 2)
+        return F.relu(torch.addcmul(shift[:, None, None], y, (sign * scale)[:, None, None]))
 
 
 class Conv4(nn.Module):
@@ -54,7 +93,9 @@ class Conv4(nn.Module):
         super().__init__()
         self.channels, self.width, self.downsample = channels, width, downsample
         strided = downsample == "stride"
-        self.blocks = nn.Sequential(*(Block(width if i else channels, width, strided=strided) for i in range(4)))
+        first = FirstBlock if channels <= FEW_CHANNELS else Block
+        later = (Block(width, width, strided=strided) for _ in range(3))
+        self.blocks = nn.Sequential(first(channels, width, strided=strided), *later)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, h, w)` to `(n, features)`."""
