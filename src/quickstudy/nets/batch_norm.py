@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -118,11 +118,33 @@ class BatchNorm(nn.Module):
         return f"{self.running_mean.numel()}, eps={self.eps}, momentum={self.momentum}{affine}"
 
 
+class _Moments(torch.autograd.Function):
+    """Mean and variance of each channel, with derivatives of one pass each over `x`; torch's own take several."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        axes, shape = [0, *range(2, x.ndim)], (-1, *(1,) * (x.ndim - 2))
+        mean = x.mean(axes)
+        return mean, (x - mean.view(shape)).square().mean(axes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[0])
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        n, shape = x.numel() // x.shape[1], (-1, *(1,) * (x.ndim - 2))
+        slope = of_var * (2 / n)
+        return torch.addcmul((of_mean / n - slope * mean).view(shape), x, slope.view(shape))
+
+
 def moments_among(x: Tensor, share: Tensor | None = None) -> Moments:
     """The moments of `(n, c, *size)`, each example counting by its share `(n,)`, or alike."""
     if share is None:
-        var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
-        return Moments(mean, var)
+        return Moments(*_Moments.apply(x))  # type: ignore[no-untyped-call]
     flat = x.flatten(2) if x.ndim > 2 else x[..., None]  # (n, c, positions)
     mean = share @ flat.mean(-1)
     return Moments(mean, share @ (flat - mean[:, None]).square().mean(-1))

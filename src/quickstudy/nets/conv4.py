@@ -1,5 +1,6 @@
 """The four-block convolutional network of the few-shot literature."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -7,13 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
-from quickstudy.nets.batch_norm import BatchNorm, Moments
+from quickstudy.nets.batch_norm import BatchNorm, Moments, moments_among
 
 FEW_CHANNELS = 3
 
 
 class Block(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU, and a halving of the picture by 2x2 max-pooling or by stride."""
+    """3x3 convolution, batch normalisation, ReLU, and a halving of the picture by 2x2 max-pooling or by stride.
+
+    Normalisation is a scale and a shift of each channel, and so is monotone, like ReLU. Pooling therefore comes before
+    both, of channels turned by the sign of their scale: the same result, on a quarter of the values.
+    """
 
     def __init__(self, channels: int, width: int, *, strided: bool) -> None:
         super().__init__()
@@ -25,10 +30,27 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, h, w)` to `(n, width, h // 2, w // 2)`, or half of h and w rounded up where strided."""
-        x = self.norm(self.conv(x))
+        sign = self._sign()
+        y, moments, n = self.convolve(x, sign)
+        scale, shift = self.norm.scale_and_shift(self.norm.choose(moments, n))
         if not self.strided:
-            x = F.max_pool2d(x, 2)  # before ReLU, which is monotone: the same result on a quarter of the values
-        return F.relu(x)
+            y = F.max_pool2d(y, 2)
+        return F.relu(torch.addcmul(shift[:, None, None], y, (sign * scale)[:, None, None]))
+
+    def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
+        """The convolution with channels turned by `sign`, its moments before that, and the values of a channel."""
+        y = F.conv2d(x, self.conv.weight * sign[:, None, None, None], stride=self.conv.stride, padding=1)
+
+        def moments(share: Tensor | None) -> Moments:
+            mean, var = moments_among(y, share)
+            return Moments(sign * mean, var)
+
+        return y, moments, y.numel() // y.shape[1]
+
+    def _sign(self) -> Tensor:
+        """-1 for channels that normalisation turns round, and 1 for the others, `(width,)`."""
+        gamma = self.conv.weight.new_ones(len(self.conv.weight)) if self.norm.weight is None else self.norm.weight
+        return torch.where(gamma.detach() < 0, -1.0, 1.0).to(gamma.dtype)
 
 
 class FirstBlock(Block):
@@ -38,13 +60,10 @@ class FirstBlock(Block):
     mean $m$ and the covariance $C$ of the patches are enough, nine values a channel:
 
     $$\mu = m^\top w, \qquad \sigma^2 = w^\top C w$$
-
-    What is left of normalisation is a scale and a shift of each channel, which is monotone. So pooling comes first, of
-    channels turned by the sign of their scale, and all else happens on a quarter of the values.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(n, channels, h, w)` to `(n, width, h // 2, w // 2)`, or half of h and w rounded up where strided."""
+    def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
+        """The convolution with channels turned by `sign`, its moments before that, and the values of a channel."""
         stride = 2 if self.strided else 1
         windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # (n, channels, h', w', 3, 3)
         n, _, h, w = windows.shape[:4]
@@ -58,13 +77,8 @@ class FirstBlock(Block):
             covariance = centred.mT @ (centred / len(patches) if each is None else each * centred)
             return Moments(weight @ mean, ((weight @ covariance) * weight).sum(1))
 
-        scale, shift = self.norm.scale_and_shift(self.norm.choose(moments, len(patches)))
-        sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-        y = patches @ (sign[:, None] * weight).mT
-        y = y.view(n, h, w, -1).permute(0, 3, 1, 2)  # as channels_last stores it
-        if not self.strided:
-            y = F.max_pool2d(y, 2)
-        return F.relu(torch.addcmul(shift[:, None, None], y, (sign * scale)[:, None, None]))
+        y = (patches @ (sign[:, None] * weight).mT).view(n, h, w, -1)
+        return y.permute(0, 3, 1, 2), moments, len(patches)  # as channels_last stores it
 
 
 class Conv4(nn.Module):
