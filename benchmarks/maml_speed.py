@@ -347,14 +347,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--memory-steps", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    if arguments.smoke:
+        arguments.rounds, arguments.threads = min(arguments.rounds, 2), 1
     torch.set_num_threads(arguments.threads)
     size = Size(tasks=2, width=4, side=16, n_query=2) if arguments.smoke else Size()
     if arguments.memory_of:
         print(json.dumps(peak_memory(arguments.memory_of, size, arguments.memory_steps, arguments.device)))
         return 0
-    if arguments.smoke:
-        arguments.rounds = min(arguments.rounds, 2)
-    elif not is_idle(arguments.anyway):
+    if not (arguments.smoke or is_idle(arguments.anyway)):
         return 1
     complete = set(arguments.methods) == set(METHODS) and tuple(arguments.steps) == STEPS and not arguments.smoke
     folder = arguments.out or (HERE / "results" if complete else Path(tempfile.mkdtemp(prefix="maml_speed-")))
@@ -372,13 +372,8 @@ def run(arguments: argparse.Namespace, size: Size, folder: Path) -> int:
         steps: {name: peak_memory_alone(name, steps, arguments) for name in seconds}
         for steps, (seconds, *_) in found.items()
     }
-    needed, counted = (
-        {plural(steps): round(count(steps) / size.tasks / 1e9, 3) for steps in found}
-        for count in (
-            lambda steps: floating_point_operations(size, steps),
-            lambda steps: counted_operations(make_problem(size, steps, arguments.device)),
-        )
-    )
+    needed = {s: floating_point_operations(size, s) for s in found}
+    counted = {s: counted_operations(make_problem(size, s, arguments.device)) for s in found}
     name = "maml_speed" if arguments.device == "cpu" else f"maml_speed_{arguments.device}"
     (folder / f"{name}.json").unlink(missing_ok=True)  # all rows are of one run
     result = Result(
@@ -400,8 +395,10 @@ def run(arguments: argparse.Namespace, size: Size, folder: Path) -> int:
             "device": arguments.device,
             "threads": arguments.threads,
             "rounds": arguments.rounds,
-            "GFLOP a task, needed": needed,
-            "GFLOP a task, counted by torch in the plain loop": counted,
+            "GFLOP a task, needed": {plural(s): round(work / size.tasks / 1e9, 3) for s, work in needed.items()},
+            "GFLOP a task, counted by torch in the plain loop": {
+                plural(s): round(work / size.tasks / 1e9, 3) for s, work in counted.items()
+            },
             "largest relative error of a peer's meta-gradient": {
                 plural(steps): f"{max(errors.values(), default=0.0):.0e}" for steps, (_, _, errors, _) in found.items()
             },

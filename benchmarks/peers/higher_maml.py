@@ -21,7 +21,7 @@ def prepare(problem: Problem) -> MetaIteration:
                 for _ in range(problem.steps):
                     descent.step(F.cross_entropy(copy(support.x[i]), support.y[i]))
                 loss = F.cross_entropy(copy(query.x[i]), query.y[i]) / len(problem.tasks)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 total += loss.detach()
         return Answer(total, gradients_of(net))
 

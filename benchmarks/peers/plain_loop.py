@@ -28,7 +28,7 @@ def prepare(problem: Problem, *, our_network: bool = False) -> MetaIteration:
                 gradients = torch.autograd.grad(loss, list(phi.values()), create_graph=True)
                 phi = {name: value - problem.lr * g for (name, value), g in zip(phi.items(), gradients)}
             loss = F.cross_entropy(functional_call(net, phi, (xq,)), query.y[i]) / len(problem.tasks)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return Answer(total, gradients_of(net))
 

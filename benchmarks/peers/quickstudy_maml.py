@@ -16,7 +16,7 @@ def prepare(problem: Problem, *, low_memory: bool = False) -> MetaIteration:
     def iterate() -> Answer:
         learner.zero_grad()
         loss = learner.loss(tasks).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return Answer(loss.detach(), gradients_of(learner.net))
 
     return iterate

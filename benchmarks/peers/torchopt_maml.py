@@ -24,7 +24,7 @@ def prepare(problem: Problem) -> MetaIteration:
             for _ in range(problem.steps):
                 inner.step(F.cross_entropy(net(support.x[i]), support.y[i]))
             loss = F.cross_entropy(net(query.x[i]), query.y[i]) / len(problem.tasks)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
             torchopt.recover_state_dict(net, weights)
             torchopt.recover_state_dict(inner, state)
