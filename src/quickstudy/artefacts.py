@@ -34,23 +34,35 @@ class Artefact:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: a crash or a full disk leaves the previous one as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Writes several files, none of which takes its place before all of them are on the disk."""
+    written: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            written[path] = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+        for path, temporary in written.items():
+            temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 
 def write_artefact(folder: Path, artefact: Artefact) -> None:
     """Writes an artefact into a folder, which is made where it is missing."""
-    weights = tensors_to_bytes({name: value.detach().cpu().contiguous() for name, value in artefact.tensors.items()})
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in artefact.tensors.items()}
+    weights = tensors_to_bytes(tensors)
     manifest = {
         "quickstudy": FORMAT,
         "kind": artefact.kind,
@@ -58,8 +70,7 @@ def write_artefact(folder: Path, artefact: Artefact) -> None:
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / WEIGHTS, weights)
-    write_atomically(folder / MANIFEST, text.encode())
+    write_all({folder / WEIGHTS: weights, folder / MANIFEST: text.encode()})
 
 
 def read_artefact(folder: Path, kind: str) -> Artefact:
@@ -106,5 +117,5 @@ def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[s
     """`read(settings)`, where a missing or impossible value is a damaged artefact."""
     try:
         return read(settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DamagedArtefactError(f"{folder / MANIFEST} lacks or misstates a setting: {error!r}.") from None

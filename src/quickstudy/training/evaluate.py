@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from quickstudy.errors import TaskError
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -28,7 +29,9 @@ class Evaluation:
 
     @property
     def ci95(self) -> float:
-        """Half the width of the 95 % interval of the mean over tasks: 1.96 standard errors."""
+        """Half the width of the 95 % interval of the mean over tasks: 1.96 standard errors; infinite for one task."""
+        if len(self.values) < 2:
+            return math.inf
         return 1.96 * float(self.values.std()) / math.sqrt(len(self.values))
 
     @property
@@ -59,6 +62,9 @@ def evaluate(
         seed: Of the tasks and of the learner's own noise.
         device: Where to adapt; by default where the learner is.
 
+    Raises:
+        TaskError: Where there are no tasks.
+
     Example:
         >>> import torch
         >>> from quickstudy import MLP, Episodes, LabelledSet, PrototypicalNetwork, evaluate
@@ -66,6 +72,8 @@ def evaluate(
         >>> evaluate(PrototypicalNetwork(MLP(8, 16)), Episodes(data, n_way=3, n_query=5), tasks=20).n
         20
     """
+    if tasks < 1 or batch < 1:
+        raise TaskError(f"{tasks} tasks, {batch} at a time, cannot be evaluated on: take at least 1.")
     generator = Generator().manual_seed(seed)
     where = device or next((p.device for p in learner.parameters()), torch.device("cpu"))
     training = learner.training
@@ -92,4 +100,5 @@ def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> 
         right = (predicted.mean - tasks.query.y).square().mean(-1)
     else:
         right = 100 * (predicted.logits.argmax(-1) == tasks.query.y)  # type: ignore[attr-defined]
-    return (right.double() * tasks.query.weights()).sum(1)
+    real = tasks.query.real().double()  # double throughout, so that all right is 100 and not 100.000003
+    return (right.double() * real).sum(1) / real.sum(1).clamp_min(1)

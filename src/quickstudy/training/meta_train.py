@@ -121,7 +121,7 @@ def meta_train(
         since_checkpoint, saved = time.monotonic(), run.history.step
 
     def diverged(what: str) -> DivergedError:
-        last = "" if folder is None or not saved else f" The last good checkpoint is {folder / CHECKPOINT}, of step {saved}."
+        last = f" The last good checkpoint is {folder / CHECKPOINT}, of step {saved}." if folder and saved else ""
         return DivergedError(f"{what}.{last} Lower the rates (lr, the inner lr), or clip the gradient.")
 
     def validate() -> None:

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, Normal
+
+from quickstudy import MLP, Episodes, Examples, LabelledSet, PrototypicalNetwork, Sinusoid, Task, evaluate
+from quickstudy.errors import ShapeError, TaskError
+from quickstudy.learners.learner import Learner
+from quickstudy.training.evaluate import Evaluation, judge
+
+DATA = LabelledSet(
+    torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), torch.arange(5).repeat(8), tuple("abcde")
+)
+SOURCE = Episodes(DATA, n_way=3, n_query=4)
+
+
+class Says(Learner):
+    """Answers what its inputs say: class or value x."""
+
+    def adapt(self, task, *, generator=None):
+        if task.n_way is None:
+            return lambda x: Independent(Normal(x, torch.ones_like(x)), 1)
+        return lambda x: Categorical(logits=10 * torch.nn.functional.one_hot(x[..., 0].long(), task.n_way).float())
+
+    def loss(self, tasks, *, generator=None):
+        raise NotImplementedError
+
+
+def task(x, y, n_way, mask=None):
+    query = Examples(torch.tensor(x)[..., None].float(), torch.tensor(y), mask)
+    return Task(Examples(query.x[:, :0], query.y[:, :0]), query, n_way)
+
+
+def test_accuracy_is_the_per_cent_of_queries_named_rightly():
+    tasks = task([[0, 1, 2, 0], [1, 1, 1, 1]], [[0, 1, 1, 1], [1, 1, 1, 1]], 3)
+    assert judge(Says(), tasks).tolist() == [50, 100]
+
+
+def test_masked_queries_do_not_count():
+    mask = torch.tensor([[True, True, False, False]])
+    assert judge(Says(), task([[0, 1, 2, 0]], [[0, 1, 1, 1]], 3, mask)).tolist() == [100]
+
+
+def test_regression_is_judged_by_its_mean_squared_error():
+    tasks = task([[0, 1, 2]], [[[0.0], [3.0], [1.0]]], None)
+    assert judge(Says(), tasks).tolist() == pytest.approx([5 / 3])
+
+
+def test_the_interval_is_1_96_standard_errors():
+    found = Evaluation("accuracy %", torch.tensor([60.0, 80.0, 100.0], dtype=torch.float64), 0.0)
+    assert found.mean == 80
+    assert found.ci95 == pytest.approx(1.96 * 20 / math.sqrt(3))
+    assert str(found) == "80.00 ± 22.63 accuracy % (3 tasks)"
+
+
+def test_one_task_has_no_interval():
+    assert evaluate(PrototypicalNetwork(MLP(6, 4)), SOURCE, tasks=1).ci95 == math.inf
+
+
+def test_no_tasks_are_refused():
+    with pytest.raises(TaskError, match="0 tasks"):
+        evaluate(PrototypicalNetwork(MLP(6, 4)), SOURCE, tasks=0)
+
+
+def test_the_same_seed_gives_the_same_result_and_more_tasks_begin_with_the_same_ones():
+    learner = PrototypicalNetwork(MLP(6, 4))
+    one, same, more, other = (
+        evaluate(learner, SOURCE, tasks=n, seed=seed).values for n, seed in ((10, 1), (10, 1), (13, 1), (10, 2))
+    )
+    assert len(more) == 13
+    assert torch.equal(one, same)
+    assert torch.equal(one, more[:10])
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_restores_the_mode_and_leaves_weights_and_random_state_alone(training):
+    learner = PrototypicalNetwork(torch.nn.Sequential(MLP(6, 4), torch.nn.Dropout(), torch.nn.BatchNorm1d(4)))
+    learner.train(training)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    random = torch.get_rng_state()
+    evaluate(learner, SOURCE, tasks=9)
+    assert learner.training is training
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+def test_the_mode_is_restored_when_a_source_fails():
+    learner = PrototypicalNetwork(MLP(1, 4)).train()
+    with pytest.raises(ShapeError, match="this task is a regression"):
+        evaluate(learner, Sinusoid(n_shot=5), tasks=2)
+    assert learner.training
