@@ -1,8 +1,10 @@
 """The learners and networks by name, for whoever has only a name: saved priors and the command line."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -27,7 +29,7 @@ from quickstudy.nets.resnet12 import ResNet12
 Options = Mapping[str, Any]
 """Keyword arguments in plain JSON values."""
 
-NETS: dict[str, Callable[..., nn.Module]] = {"conv4": Conv4, "resnet12": ResNet12}
+NETS: dict[str, type[nn.Module]] = {"conv4": Conv4, "resnet12": ResNet12}
 """Networks that embed a picture, made from `channels` and options of their own."""
 
 
@@ -61,13 +63,22 @@ class Recipe:
             net: The user's own network: whole where the learner ends in one output a class, else an embedding.
 
         Raises:
-            ShapeError: Where a name is unknown, or a network is needed and not given.
+            ShapeError: Where a name is unknown, an option does not exist or cannot have its value, or a network is
+                needed and not given.
         """
         if self.learner not in LEARNERS:
             raise ShapeError(f"there is no learner {self.learner!r}; there are {', '.join(LEARNERS)}.")
         entry = LEARNERS[self.learner]
+        check_options(self.learner, entry.kind, self.options)
         options = {**entry.options, **self.options}
-        return entry.wrap(net, **options) if net is not None and entry.wrap else entry.build(self, options)
+        if net is None:
+            return entry.build(self, options)
+        if entry.wrap is None:
+            raise ShapeError(
+                f"{self.learner} is not made of one network: construct {entry.kind.__name__} yourself, and load its "
+                "weights with quickstudy.artefacts.read_artefact."
+            )
+        return entry.wrap(net, **options)
 
     def body(self) -> nn.Module:
         """The network that embeds an input."""
@@ -75,6 +86,7 @@ class Recipe:
             raise ShapeError("this prior was trained with a network of your own: load(path, net=...).")
         if self.net not in NETS:
             raise ShapeError(f"there is no network {self.net!r}; there are {', '.join(NETS)}.")
+        check_options(self.net, NETS[self.net], self.net_options)
         return NETS[self.net](channels=self.shape[0], **self.net_options)
 
     def classifier(self) -> nn.Module:
@@ -98,6 +110,8 @@ class Entry:
 
     summary: str
     """A line of help."""
+    kind: type[Learner]
+    """Its class."""
     build: Callable[[Recipe, Options], Learner]
     """Makes it with a network by name."""
     wrap: Callable[..., Learner] | None
@@ -106,6 +120,39 @@ class Entry:
     """What it is constructed with unless told otherwise."""
     trained: bool = True
     """Whether there is anything to meta-train."""
+    any_way: bool = False
+    """Whether it tells any number of classes apart, not only as many as in meta-training."""
+
+
+def check_options(name: str, kind: type, options: Options) -> None:
+    """Raises ShapeError where an option of a learner or network does not exist, or cannot have its value."""
+    hints = get_type_hints(kind.__init__)  # type: ignore[misc]
+    known = {option: hints[option] for option in inspect.signature(kind).parameters if _is_plain(hints[option])}
+    for option, value in options.items():
+        if option not in known or option in ("channels", "n_features"):  # those that the recipe itself gives
+            names = ", ".join(name for name in known if name not in ("channels", "n_features", "n_classes"))
+            raise ShapeError(f"{name} has no option {option!r}; it has {names or 'none'}.")
+        if not _fits(value, known[option]):
+            kinds = " or ".join(
+                map(repr, get_args(known[option])) if get_origin(known[option]) is Literal else _types(known[option])
+            )
+            raise ShapeError(f"{option} is {value!r}, but for {name} it is {kinds}.")
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of a type can be written in a file."""
+    return get_origin(hint) is Literal or set(get_args(hint) or [hint]) <= {bool, int, float, str, NoneType}
+
+
+def _types(hint: Any) -> list[str]:
+    return ["none" if kind is NoneType else f"of type {kind.__name__}" for kind in get_args(hint) or [hint]]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    kinds = set(get_args(hint) or [hint])
+    return type(value) in kinds or (type(value) is int and float in kinds)
 
 
 def n_features(body: nn.Module, shape: tuple[int, ...]) -> int:
@@ -117,12 +164,12 @@ def n_features(body: nn.Module, shape: tuple[int, ...]) -> int:
     return int(features)
 
 
-def _embedding(wrap: Callable[..., Learner], summary: str, **options: Any) -> Entry:
-    return Entry(summary, lambda recipe, given: wrap(recipe.body(), **given), wrap, options)
+def _embedding(wrap: type[Learner], summary: str, **options: Any) -> Entry:
+    return Entry(summary, wrap, lambda recipe, given: wrap(recipe.body(), **given), wrap, options, any_way=True)
 
 
-def _classifier(wrap: Callable[..., Learner], summary: str, **options: Any) -> Entry:
-    return Entry(summary, lambda recipe, given: wrap(recipe.classifier(), **given), wrap, options)
+def _classifier(wrap: type[Learner], summary: str, **options: Any) -> Entry:
+    return Entry(summary, wrap, lambda recipe, given: wrap(recipe.classifier(), **given), wrap, options)
 
 
 def _anil(recipe: Recipe, options: Options) -> Learner:
@@ -148,16 +195,25 @@ LEARNERS: dict[str, Entry] = {
     "maml": _classifier(MAML, "an initialisation that a few gradient steps adapt"),
     "fomaml": _classifier(MAML, "the same with first-order meta-gradients", order=1),
     "reptile": _classifier(Reptile, "an initialisation that moves towards each task's solution"),
-    "anil": Entry("MAML in which only the last layer adapts", _anil, None),
+    "anil": Entry("MAML in which only the last layer adapts", ANIL, _anil, None),
     "meta_sgd": _classifier(MetaSGD, "MAML with a learned rate for every weight"),
     "maml_plus_plus": _classifier(MAMLPlusPlus, "MAML with a loss at every step and learned rates"),
     "prototypical_network": _embedding(PrototypicalNetwork, "distance to the mean embedding of each class"),
     "matching_network": _embedding(MatchingNetwork, "attention over the support set by cosine"),
-    "relation_network": Entry("a learned comparison with each class", _relation_network, None),
-    "fine_tune": Entry("a body trained on all classes, then a new last layer for each task", _fine_tune, None),
-    "from_scratch": Entry("a new network for every task", _from_scratch, None, trained=False),
+    "relation_network": Entry(
+        "a learned comparison with each class", RelationNetwork, _relation_network, None, any_way=True
+    ),
+    "fine_tune": Entry(
+        "a body trained on all classes, then a new last layer for each task", FineTune, _fine_tune, None, any_way=True
+    ),
+    "from_scratch": Entry("a new network for every task", FromScratch, _from_scratch, None, trained=False),
     "nearest_neighbour": Entry(
-        "the label of the nearest picture", lambda _, o: NearestNeighbour(**o), None, trained=False
+        "the label of the nearest picture",
+        NearestNeighbour,
+        lambda _, options: NearestNeighbour(**options),
+        None,
+        trained=False,
+        any_way=True,
     ),
 }
 """In the order of the documentation."""

@@ -62,5 +62,8 @@ def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
     try:
         learner.load_state_dict(dict(artefact.tensors))
     except RuntimeError as error:
-        raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {error}") from None
-    return Prior(learner.eval(), recipe, artefact.settings.get("encoder", {}), artefact.settings.get("training", {}))
+        why = " ".join(str(error).split())[:300]
+        raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
+    encoder: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("encoder", {})))
+    training: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("training", {})))
+    return Prior(learner.eval(), recipe, encoder, training)
