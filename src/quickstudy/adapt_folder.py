@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.artefacts import write_atomically
-from quickstudy.errors import TaskError
-from quickstudy.learners.catalogue import Recipe
+from quickstudy.errors import ShapeError, TaskError
+from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import Prior
@@ -93,8 +93,19 @@ def adapt_folder(
     say = on_stage or (lambda stage: None)
     start = time.perf_counter()
     encoder = PictureEncoder.from_settings(prior.encoder)
+    if prior.recipe.shape != (encoder.channels, encoder.size, encoder.size):
+        raise ShapeError(
+            f"{name} takes inputs of shape {prior.recipe.shape}, and its encoder makes pictures of shape "
+            f"{(encoder.channels, encoder.size, encoder.size)}. Save it with the encoder that it was trained with."
+        )
     say("reading pictures")
     data = image_folder(folder, encoder=encoder, skip_bad=skip_bad)
+    most = prior.recipe.n_way
+    if data.n_classes > most and not LEARNERS[prior.recipe.learner].any_way:
+        raise ShapeError(
+            f"{name} tells at most {most} classes apart, and {folder} has {data.n_classes}. Take a prior without that "
+            "limit, such as glyphs_prototypical_network, or train one with a larger --n-way."
+        )
     n_shot = float(data.counts().min())
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
@@ -104,6 +115,8 @@ def adapt_folder(
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}
     warnings = []
+    if prior.recipe.options.get("statistics") == "transductive":
+        warnings.append(f"{name} is transductive: its answer to a picture depends on the others that are asked about.")
     found: SelfCheck | None = None
     if check and int(data.counts().max()) > 1:
         methods["nearest neighbour on pixels"] = NearestNeighbour()
@@ -113,7 +126,7 @@ def adapt_folder(
     elif check:
         warnings.append("There is one picture of each class, so none could be left out to check the answers with.")
     counts = data.counts()
-    if int(counts.min()) == 1 < int(counts.max()):
+    if found is not None and int(counts.min()) == 1:
         single = [data.class_names[i] for i in (counts == 1).nonzero().flatten().tolist()]
         warnings.append(f"Classes with one picture were not checked: {', '.join(single[:5])}.")
     if found is not None and found.confusion is not None:
@@ -123,7 +136,7 @@ def adapt_folder(
                 f"{int(mistakes[a, b])} pictures of {data.class_names[a]!r} were taken for {data.class_names[b]!r}."
             )
     used = own if found is None else found.used
-    answers, predictions = None, None
+    answers, predictions, root = None, None, folder
     if predict is not None:
         say("predicting")
         files, x = unlabelled_pictures(predict, encoder, skip_bad=skip_bad)
@@ -162,10 +175,14 @@ def adapt_folder(
     )
     if out is not None:
         if answers is not None:
-            root = predict if predict is not None and predict.is_dir() else folder
-            write_atomically(out / "predictions.csv", answers.to_csv(data.class_names, root).encode())
-        write_atomically(out / "report.html", render(report).encode())
+            write_atomically(out / "predictions.csv", as_bytes(answers.to_csv(data.class_names, root)))
+        write_atomically(out / "report.html", as_bytes(render(report)))
     return report, answers
+
+
+def as_bytes(text: str) -> bytes:
+    """UTF-8, in which a file name that is not UTF-8 keeps its own bytes."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def scratch(recipe: Recipe, n_way: int) -> Recipe:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,14 @@ from rich.table import Table
 from quickstudy import __version__
 from quickstudy.adapt_folder import adapt_folder
 from quickstudy.demo import run_demo
-from quickstudy.errors import DataNotFoundError, OutputExistsError, QuickstudyError
+from quickstudy.errors import DataNotFoundError, OutputExistsError, QuickstudyError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS, Recipe
 from quickstudy.learners.prior import Prior, load, save
 from quickstudy.priors import shipped, shipped_names
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.evaluate import evaluate as evaluate_learner
 from quickstudy.training.history import Progress as TrainingProgress
 from quickstudy.training.meta_train import meta_train
@@ -40,7 +42,8 @@ app = typer.Typer(
     add_completion=False,
 )
 out_console = Console(highlight=False)
-console = Console(stderr=True, highlight=False)
+# Of several processes, the first speaks for all.
+console = Console(stderr=True, highlight=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 LearnerName = StrEnum("LearnerName", {name: name for name, entry in LEARNERS.items() if entry.trained})  # type: ignore[misc]
 NetName = StrEnum("NetName", {name: name for name in NETS})  # type: ignore[misc]
@@ -49,6 +52,12 @@ NetName = StrEnum("NetName", {name: name for name in NETS})  # type: ignore[misc
 class Schedule(StrEnum):
     constant = "constant"
     cosine = "cosine"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 class Precision(StrEnum):
@@ -71,8 +80,8 @@ def main() -> None:
     except QuickstudyError as error:
         fail(str(error), 1)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        fail(f"{error.strerror or error}{where}. What was saved before is intact.", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)
     except Exception as error:
         # Typer's own usage errors know how to show themselves, with the usage line.
         if not hasattr(error, "format_message"):
@@ -144,7 +153,7 @@ def demo(
 
     Example: `quickstudy demo --seconds 30`
     """
-    refuse_to_overwrite(out / "report.html", force)
+    prepare(out, "report.html", force=force)
     with bar("drawing glyphs") as update:
         splits = load_splits("glyphs", n_way=20, on_progress=lambda done, total: update(done, total, ""))
     with watching("meta-training on 20-way tasks") as watch, status() as say:
@@ -176,9 +185,14 @@ def status() -> Iterator[Callable[[str], None]]:
     yield lambda stage: console.print(f"[dim]{stage}[/]")
 
 
-def refuse_to_overwrite(path: Path, force: bool) -> None:
-    if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists. Choose another --out, or replace it with --force.")
+def prepare(out: Path, *results: str, force: bool) -> None:
+    """Makes a folder for results, and refuses where that is impossible or there are results already."""
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
+    for result in results:
+        if (out / result).exists() and not force:
+            raise OutputExistsError(f"{out / result} exists. Choose another --out, or replace it with --force.")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
@@ -188,11 +202,21 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
         name, separator, text = setting.partition("=")
         if not separator:
             raise typer.BadParameter(f"{setting!r} is not of the form name=value, such as lr=0.1.")
-        try:
-            values[name.replace("-", "_")] = json.loads(text)
-        except ValueError:
-            values[name.replace("-", "_")] = text
+        values[name.strip().replace("-", "_")] = parse_value(text.strip())
     return values
+
+
+def parse_value(text: str) -> Any:
+    """`text` as a number, true, false or none where it is one."""
+    named = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 @app.command()
@@ -238,25 +262,28 @@ def train(
 
     `quickstudy train glyphs --learner maml --set steps=5 --set lr=0.1 --out runs/maml5 --resume`
     """
-    if (out / "prior.json").exists() and not resume:
-        raise OutputExistsError(f"{out} holds a prior. Go on with it (--resume), or choose another --out.")
+    if not resume and (found := [name for name in ("prior.json", CHECKPOINT) if (out / name).exists()]):
+        what = "a prior" if "prior.json" in found else "the checkpoint of an earlier run"
+        raise OutputExistsError(f"{out} holds {what}. Go on with it (--resume), or choose another --out.")
+    chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
     own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize="crop" if colour else "pad")
     with bar(f"loading {source}") as update:
         splits = load_splits(
             source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
         )
     shape = tuple(splits.train.x.shape[1:])
-    chosen = parse_settings(settings)
     if learner == "fine_tune":
         chosen["n_classes"] = splits.train.n_classes
-    recipe = Recipe(str(learner), str(net), shape, n_way, chosen, parse_settings(net_settings))
+    recipe = Recipe(str(learner), str(net), shape, n_way, chosen, chosen_net)
     torch.manual_seed(seed)
     model = build(recipe)
+    prepare(out, force=True)
     fabric = make_fabric(devices, precision, out if tensorboard else None)
     console.print(
         f"{learner.replace('_', ' ')}, {sum(p.numel() for p in model.parameters()):,} parameters; "
         f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}"
     )
+    name = source if source in SOURCES else Path(source).resolve().name
     episodes = {
         split: Episodes(data.to(fabric.device), n_way=n_way, n_shot=n_shot, n_query=n_query)
         for split, data in (("train", splits.train), ("validation", splits.validation))
@@ -276,6 +303,7 @@ def train(
             seed=seed,
             out=out,
             resume=resume,
+            settings={"source": name, "n_way": n_way, "n_shot": n_shot, "n_query": n_query, **recipe.to_settings()},
             fabric=fabric,
             on_progress=watch if fabric.is_global_zero else None,
         )
@@ -286,7 +314,7 @@ def train(
     with console.status("calibrating when to answer none of these"):
         thresholds = calibrate(model.cpu(), splits.validation, n_ways=ways(recipe))
     training = {
-        "source": source if source in SOURCES else Path(source).resolve().name,
+        "source": name,
         "n_way": n_way,
         "n_shot": n_shot,
         "n_query": n_query,
@@ -308,18 +336,15 @@ def train(
 
 def ways(recipe: Recipe) -> list[int]:
     """Numbers of classes that a learner may be asked to tell apart."""
-    unlimited = recipe.learner in ("prototypical_network", "matching_network", "relation_network", "fine_tune")
-    return [n for n in (2, 3, 5, 10, 20) if unlimited or n <= recipe.n_way]
+    return [n for n in (2, 3, 5, 10, 20) if LEARNERS[recipe.learner].any_way or n <= recipe.n_way]
 
 
 def build(recipe: Recipe) -> Any:
-    """The learner, with a sentence for an option that it does not have."""
+    """The learner, with a sentence for an option whose value makes no sense to it."""
     try:
         return recipe.build()
-    except TypeError as error:
-        raise typer.BadParameter(
-            f"{recipe.learner}: {error}. See the documentation of the learner for its options."
-        ) from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ShapeError(f"{recipe.learner} on {recipe.net} cannot be made with these options: {error}.") from None
 
 
 def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
@@ -348,7 +373,7 @@ def find_prior(name: str) -> Prior:
         raise DataNotFoundError(
             f"{name!r} is neither a folder nor a shipped prior ({', '.join(shipped_names()) or 'there is none'})."
         )
-    if (Path(name) / "checkpoint.pt").exists() and not (Path(name) / "prior.json").exists():
+    if (Path(name) / CHECKPOINT).exists() and not (Path(name) / "prior.json").exists():
         raise DataNotFoundError(
             f"the training in {name} is not finished: run `quickstudy train ... --resume` to its end."
         )
@@ -359,11 +384,16 @@ def find_prior(name: str) -> Prior:
 def evaluate(
     prior: Annotated[str, typer.Argument(help="Folder of a prior, or the name of a shipped one.")],
     source: Annotated[str | None, typer.Option(help="Data set or folder; by default what it was trained on.")] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[Split, typer.Option(help="Which of its classes.")] = Split.test,
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=2)] = 600,
-    n_way: Annotated[int | None, typer.Option(help="Classes a task; by default as in training.")] = None,
-    n_shot: Annotated[int | None, typer.Option(help="Support pictures a class; by default as in training.")] = None,
-    n_query: Annotated[int, typer.Option(help="Query pictures a class.")] = 15,
+    n_way: Annotated[int | None, typer.Option(help="Classes a task; by default as in training.", min=2)] = None,
+    n_shot: Annotated[
+        int | None, typer.Option(help="Support pictures a class; by default as in training.", min=1)
+    ] = None,
+    n_query: Annotated[
+        int | None, typer.Option(help="Query pictures a class; by default 15, or as many as there are.", min=1)
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     seed: Annotated[int, typer.Option(help="Of the tasks.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -379,22 +409,29 @@ def evaluate(
     where = source or found.training.get("source")
     if where is None:
         raise DataNotFoundError(f"{prior} does not say what it was trained on: name a --source.")
+    if source is None and where not in SOURCES and not Path(where).is_dir():
+        raise DataNotFoundError(f"{prior} was trained on a folder {where!r}, which is not here: name it with --source.")
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
     with bar(f"loading {where}") as update:
         encoder = PictureEncoder.from_settings(found.encoder)
         splits = load_splits(
-            where, n_way=ways, encoder=encoder, on_progress=lambda done, total: update(done, total, "")
+            where,
+            n_way=found.recipe.n_way,  # as in training, so that a folder's classes go to the same parts
+            encoder=encoder,
+            skip_bad=skip_bad,
+            on_progress=lambda done, total: update(done, total, ""),
         )
-    data: LabelledSet | None = getattr(splits, split, None)
-    if not isinstance(data, LabelledSet):
-        raise typer.BadParameter(f"{split!r} is no split: train, validation or test.")
+    data: LabelledSet = getattr(splits, split)
+    n_query = n_query or max(1, min(15, int(data.counts().min()) - shots))
     with console.status(f"adapting to {tasks} tasks"):
         result = evaluate_learner(
             found.learner, Episodes(data, n_way=ways, n_shot=shots, n_query=n_query), tasks=tasks, seed=seed
         )
     if as_json:
         values = {"metric": result.metric, "mean": result.mean, "ci95": result.ci95, "n": result.n, "seed": seed}
-        out_console.print_json(json.dumps({**values, "source": where, "split": split, "n_way": ways, "n_shot": shots}))
+        out_console.print_json(
+            json.dumps({**values, "source": where, "split": str(split), "n_way": ways, "n_shot": shots})
+        )
     else:
         out_console.print(
             f"{where} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
@@ -425,8 +462,10 @@ def adapt(
 
     `quickstudy adapt runs/mine my_classes/ --predict unlabelled/ --unknown --out out/`
     """
-    refuse_to_overwrite(out / "report.html", force)
     found = find_prior(prior)
+    prepare(out, "report.html", "predictions.csv", force=force)
+    if predict is None:
+        (out / "predictions.csv").unlink(missing_ok=True)  # of an earlier report, which --force replaces
     with console.status("reading pictures") as line:
         report, answers = adapt_folder(
             found,
