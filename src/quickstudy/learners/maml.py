@@ -85,6 +85,13 @@ class MAML(Learner):
             adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.inner.steps])[0]
         return self.inner.predictor(adapted, head)
 
+    def adapt_stepwise(self, task: Task, steps: int) -> list[Predictor]:
+        """Predictors before the first inner step and after each of `steps`, `steps + 1` of them."""
+        head = head_for(task)
+        with evaluating(self.net):
+            visited = self.inner.adapt(named_tensors(self), task.support, head, range(steps + 1))
+        return [self.inner.predictor(adapted, head) for adapted in visited]
+
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         meta = named_tensors(self)
         return self.meta_gradient.losses(meta, tasks, head_for(tasks), {self.inner.steps: 1.0})
