@@ -139,9 +139,12 @@ def check_options(name: str, kind: type, options: Options) -> None:
             raise ShapeError(f"{option} is {value!r}, but for {name} it is {kinds}.")
 
 
+_PLAIN = (bool, int, float, str, NoneType)
+
+
 def _is_plain(hint: Any) -> bool:
     """Whether values of a type can be written in a file."""
-    return get_origin(hint) is Literal or set(get_args(hint) or [hint]) <= {bool, int, float, str, NoneType}
+    return get_origin(hint) is Literal or all(kind in _PLAIN for kind in get_args(hint) or [hint])
 
 
 def _types(hint: Any) -> list[str]:

@@ -54,6 +54,15 @@ def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
         ArtefactError: Where it is damaged, foreign or newer; nothing is changed then.
         DataNotFoundError: Where the folder holds no prior.
         ShapeError: Where it needs a network of the user's own.
+
+    Example:
+        >>> import tempfile
+        >>> from quickstudy import MLP, Prior, Recipe, load, save
+        >>> recipe = Recipe("maml", None, shape=(8,), n_way=5)  # None: the network is our own
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(folder, Prior(recipe.build(MLP(8, 5)), recipe))
+        ...     load(folder, net=MLP(8, 5)).recipe.learner
+        'maml'
     """
     folder = Path(path)
     artefact = read_artefact(folder, KIND)

@@ -1,0 +1,147 @@
+import errno
+import json
+import os
+import stat
+
+import pytest
+import torch
+
+from quickstudy.artefacts import MANIFEST, WEIGHTS, Artefact, read_artefact, write_artefact, write_atomically
+from quickstudy.errors import ArtefactError, DamagedArtefactError, DataNotFoundError, ForeignArtefactError
+from quickstudy.errors import NewerArtefactError as Newer
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3), "empty": torch.zeros(0)}
+
+
+def write(folder, kind="learner", **settings):
+    write_artefact(folder, Artefact(kind, {"name": "otter", **settings}, TENSORS))
+
+
+def change(folder, **values):
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_written_is_read(tmp_path):
+    write(tmp_path / "new" / "folder", text="ü", nested={"list": [1, 2.5, None, True]})
+    found = read_artefact(tmp_path / "new" / "folder", "learner")
+    assert found.settings == {"name": "otter", "text": "ü", "nested": {"list": [1, 2.5, None, True]}}
+    assert found.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(found.tensors[name], value) for name, value in TENSORS.items())
+
+
+def test_an_artefact_is_two_files_that_others_may_read(tmp_path):
+    write(tmp_path)
+    assert sorted(files(tmp_path)) == [MANIFEST, WEIGHTS]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
+
+
+def test_an_artefact_without_tensors_can_be_kept(tmp_path):
+    write_artefact(tmp_path, Artefact("learner", {}, {}))
+    assert read_artefact(tmp_path, "learner").tensors == {}
+
+
+def test_tensors_that_share_memory_and_views_can_be_kept(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    write_artefact(tmp_path, Artefact("learner", {}, {"one": whole, "same": whole, "turned": whole.T}))
+    found = read_artefact(tmp_path, "learner").tensors
+    assert torch.equal(found["one"], found["same"])
+    assert torch.equal(found["turned"], whole.T)
+
+
+def truncate(folder):
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-5])
+
+
+def flip(folder):
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-3] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+
+
+def cut_manifest(folder):
+    (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "told"),
+    [
+        (truncate, DamagedArtefactError, "bytes that do not match their checksum"),
+        (flip, DamagedArtefactError, "do not match their checksum"),
+        (lambda folder: (folder / WEIGHTS).unlink(), DamagedArtefactError, "is missing"),
+        (lambda folder: (folder / WEIGHTS).write_bytes(b""), DamagedArtefactError, "is missing"),
+        (lambda folder: (folder / MANIFEST).unlink(), DataNotFoundError, "holds no prior"),
+        (cut_manifest, DamagedArtefactError, "is not readable JSON"),
+        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"), DamagedArtefactError, "not readable JSON"),
+        (lambda folder: (folder / MANIFEST).write_text('{"name": "left-pad"}'), ForeignArtefactError, "not written by"),
+        (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), ForeignArtefactError, "not written by quickstudy"),
+        (lambda folder: change(folder, quickstudy="1"), ForeignArtefactError, "no format number"),
+        (lambda folder: change(folder, quickstudy=99), Newer, "has format 99.*Upgrade quickstudy"),
+        (lambda folder: change(folder, kind="proposer"), ForeignArtefactError, "holds a 'proposer'; a 'learner' was"),
+        (lambda folder: change(folder, settings=None), DamagedArtefactError, "settings"),
+    ],
+)
+def test_what_is_damaged_foreign_or_newer_says_so_and_is_left_as_it_is(tmp_path, damage, error, told):
+    write(tmp_path)
+    damage(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(error, match=told) as raised:
+        read_artefact(tmp_path, "learner")
+    assert "\n" not in str(raised.value)
+    assert files(tmp_path) == before
+
+
+def test_weights_that_are_no_safetensors_are_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    import hashlib
+    import pickle
+
+    write(tmp_path)
+    content = pickle.dumps(Bomb())
+    (tmp_path / WEIGHTS).write_bytes(content)
+    change(tmp_path, weights_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ArtefactError, match="not a safetensors file"):
+        read_artefact(tmp_path, "learner")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_full_disk_leaves_the_previous_artefact_whole(tmp_path, monkeypatch, call):
+    write(tmp_path)
+    before, calls = files(tmp_path), []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == call:  # at the weights, or at the manifest after them
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_artefact(tmp_path, Artefact("learner", {"name": "new"}, {"a": torch.ones(50)}))
+    assert files(tmp_path) == before
+    assert read_artefact(tmp_path, "learner").settings["name"] == "otter"
+
+
+def test_settings_that_are_no_json_change_nothing(tmp_path):
+    write(tmp_path)
+    before = files(tmp_path)
+    for value in (float("nan"), torch.ones(1)):
+        with pytest.raises((ValueError, TypeError)):
+            write(tmp_path, bad=value)
+    assert files(tmp_path) == before
+
+
+def test_a_file_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "note.txt"
+    write_atomically(path, b"old")
+    handle = path.open("rb")
+    write_atomically(path, b"new")
+    assert handle.read() == b"old"  # who reads the old one goes on reading it
+    handle.close()
+    assert files(tmp_path) == {"note.txt": b"new"}

@@ -1,0 +1,136 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy import Episodes, LabelledSet, Prior, Recipe, load, save
+from quickstudy.errors import ArtefactError, DamagedArtefactError, DataNotFoundError, ShapeError
+from quickstudy.learners.catalogue import LEARNERS, NETS
+
+SHAPE = (1, 28, 28)
+TASK = Episodes(
+    LabelledSet(torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3, tuple("abc")),
+    n_way=3,
+    n_query=2,
+).sample(2, generator=torch.Generator().manual_seed(1))
+
+
+def recipe(learner: str = "prototypical_network", **settings) -> Recipe:
+    options = {"n_classes": 7} if learner == "fine_tune" else {}
+    return Recipe(learner, "conv4", SHAPE, 3, options, {"width": 4} | settings)
+
+
+def answers(learner):
+    with torch.no_grad():
+        return learner.adapt(TASK, generator=torch.Generator().manual_seed(0))(TASK.query.x).probs
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_answers_the_same_after_it_was_saved_and_loaded(tmp_path, name):
+    learner = recipe(name).build().eval()
+    save(tmp_path, Prior(learner, recipe(name), {"size": 28}, {"n_shot": 1}))
+    found = load(tmp_path)
+    assert type(found.learner) is LEARNERS[name].kind
+    assert not found.learner.training
+    assert found.recipe == recipe(name)
+    assert (found.encoder, found.training) == ({"size": 28}, {"n_shot": 1})
+    assert torch.equal(answers(found.learner), answers(learner))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_network_by_name_can_be_built(net):
+    assert sum(p.numel() for p in Recipe("prototypical_network", net, SHAPE, 3).build().parameters()) > 1000
+
+
+class Tied(nn.Module):
+    """A network that quickstudy did not write: it uses one weight twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(784, 784), nn.Linear(784, 784), nn.Linear(784, 3)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(784)
+
+    def forward(self, x):
+        return self.last(self.second(self.norm(self.first(x.flatten(1)).relu())))
+
+
+@pytest.mark.parametrize("name", ["prototypical_network", "maml", "reptile"])
+def test_a_network_of_the_users_own_is_given_again_on_loading(tmp_path, name):
+    own = Recipe(name, None, SHAPE, 3)
+    learner = own.build(Tied()).eval()
+    save(tmp_path, Prior(learner, own))
+    found = load(tmp_path, net=Tied()).learner
+    assert torch.equal(answers(found), answers(learner))
+    assert found.net.first.weight is found.net.second.weight
+    with pytest.raises(ShapeError, match="a network of your own: load"):
+        load(tmp_path)
+    with pytest.raises(DamagedArtefactError, match="do not fit"):
+        load(tmp_path, net=nn.Linear(784, 3))
+
+
+def test_a_learner_of_several_networks_says_that_one_is_not_enough():
+    with pytest.raises(ShapeError, match="relation_network is not made of one network"):
+        Recipe("relation_network", None, SHAPE, 3).build(Tied())
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"recipe": {"learner": "maml"}}, "lacks or misstates a setting"),
+        ({"recipe": None}, "lacks or misstates a setting"),
+        ({"encoder": [1]}, "lacks or misstates a setting"),
+        ({"recipe": recipe(width=5).to_settings()}, "do not fit its settings"),
+        ({"recipe": recipe(width=-1).to_settings()}, "lacks or misstates a setting"),
+    ],
+)
+def test_settings_that_do_not_fit_are_damage(tmp_path, damage, told):
+    save(tmp_path, Prior(recipe().build(), recipe()))
+    path = tmp_path / "prior.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"settings": manifest["settings"] | damage}))
+    with pytest.raises(ArtefactError, match=told) as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_prior_says_so(tmp_path):
+    with pytest.raises(DataNotFoundError, match="holds no prior"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"learner": "mamml"}, "there is no learner 'mamml'; there are maml, "),
+        ({"net": "conv5"}, "there is no network 'conv5'; there are conv4, "),
+        ({"options": {"stepps": 3}}, "maml has no option 'stepps'; it has lr, steps, order"),
+        ({"options": {"adapts": "all"}}, "maml has no option 'adapts'"),
+        ({"options": {"steps": 1.5}}, "steps is 1.5, but for maml it is of type int"),
+        ({"options": {"lr": "fast"}}, "lr is 'fast', but for maml it is of type float"),
+        ({"options": {"order": 3}}, "order is 3, but for maml it is 1 or 2"),
+        ({"options": {"low_memory": 1}}, "low_memory is 1, but for maml it is of type bool"),
+        ({"net_options": {"depth": 4}}, "conv4 has no option 'depth'; it has width, downsample"),
+        ({"net_options": {"channels": 3}}, "conv4 has no option 'channels'"),
+        ({"learner": "fine_tune", "options": {"n_features": 3}}, "fine_tune has no option 'n_features'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_made_says_what_there_is(settings, told):
+    with pytest.raises(ShapeError, match=told.replace(".", r"\.")):
+        Recipe(**{"learner": "maml", "net": "conv4", "shape": SHAPE, "n_way": 3} | settings).build()
+
+
+def test_whole_numbers_are_taken_for_real_ones():
+    assert Recipe("maml", "conv4", SHAPE, 3, {"lr": 1}, {"width": 4}).build() is not None
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_catalogue_knows_which_learners_take_more_classes_than_they_were_built_for(name):
+    """A task of three classes, for a network of two outputs."""
+    learner = Recipe(name, "conv4", SHAPE, 2, recipe(name).options, {"width": 4}).build()
+    if LEARNERS[name].any_way:
+        assert answers(learner).shape == (2, 6, 3)
+    else:
+        with pytest.raises(ShapeError, match="a 3-way task needs 3"):
+            answers(learner)
