@@ -1,0 +1,297 @@
+import csv
+import logging
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from quickstudy import Prior, Recipe
+from quickstudy.adapt_folder import adapt_folder, proportion, self_check, stratified_folds
+from quickstudy.errors import ShapeError, TaskError, TooFewExamplesError, UnreadablePictureError
+from quickstudy.learners.learner import Learner
+from quickstudy.learners.nearest_neighbour import NearestNeighbour
+from quickstudy.tasks.episodes import LabelledSet
+from quickstudy.tasks.pictures import PictureEncoder
+
+SHAPES = ("bar", "cross", "ring")
+
+
+def draw(shape: str, shift: int = 0, mode: str = "L", size: tuple[int, int] = (40, 40)) -> Image.Image:
+    """Dark ink on white paper."""
+    image = Image.new("L", (40, 40), "white")
+    pen = ImageDraw.Draw(image)
+    if shape == "bar":
+        pen.line((8 + shift, 20, 32, 20), fill=0, width=5)
+    elif shape == "cross":
+        pen.line((8 + shift, 8, 32, 32), fill=0, width=4)
+        pen.line((32, 8 + shift, 8, 32), fill=0, width=4)
+    else:
+        pen.ellipse((8, 8, 32 - shift, 32), outline=0, width=4)
+    return image.resize(size).convert(mode)
+
+
+def fill(root, shots: int, shapes=SHAPES):
+    for shape in shapes:
+        (root / shape).mkdir(parents=True, exist_ok=True)
+        for i in range(shots):
+            draw(shape, i).save(root / shape / f"{i}.png")
+    return root
+
+
+def make_prior(learner="prototypical_network", n_way=3, training=None, **options) -> Prior:
+    torch.manual_seed(0)
+    recipe = Recipe(learner, "conv4", (1, 28, 28), n_way, options, {"width": 4})
+    encoder = PictureEncoder().to_settings()
+    return Prior(recipe.build().eval(), recipe, encoder, training or {})
+
+
+def rows(out):
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three labelled pictures of each of three classes, and others without labels."""
+    (tmp_path / "new" / "deeper").mkdir(parents=True)
+    for i, shape in enumerate(("ring", "bar", "cross", "ring")):
+        draw(shape, 2).save(tmp_path / "new" / ("deeper" if i > 2 else "") / f"{i} {shape}, new.png")
+    return fill(tmp_path / "labelled", 3), tmp_path / "new", tmp_path / "out"
+
+
+@pytest.mark.parametrize("learner", ["prototypical_network", "maml", "fine_tune"])
+def test_predictions_are_a_table_of_file_label_and_probability(pictures, learner):
+    labelled, new, out = pictures
+    options = {"n_classes": 4} if learner == "fine_tune" else {}
+    report, answers = adapt_folder(
+        make_prior(learner, **options), labelled, name="mine", predict=new, out=out, check=False
+    )
+    table = rows(out)
+    assert table[0] == ["file", "label", "probability"]
+    assert [row[0] for row in table[1:]] == [
+        "0 ring, new.png",
+        "1 bar, new.png",
+        "2 cross, new.png",
+        "deeper/3 ring, new.png",
+    ]
+    assert all(row[1] in SHAPES and 1 / 3 <= float(row[2]) <= 1 for row in table[1:])
+    assert len(answers.files) == 4
+    assert report.method == learner.replace("_", " ")
+    assert report.check is None
+    page = (out / "report.html").read_text("utf-8")
+    assert "1 bar, new.png" in page
+    assert "mine" in page
+
+
+@pytest.mark.parametrize("learner", ["prototypical_network", "maml"])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_picture_gets_the_same_answer_alone_or_among_others(pictures, learner, check):
+    labelled, new, out = pictures
+    prior = make_prior(learner)
+    adapt_folder(prior, labelled, name="mine", predict=new, out=out / "all", check=check)
+    together = rows(out / "all")[1:]
+    for i, file in enumerate(sorted(new.glob("*.png"))):
+        adapt_folder(prior, labelled, name="mine", predict=file, out=out / str(i), check=check)
+        assert rows(out / str(i))[1:] == [together[i]]
+
+
+def test_the_same_seed_writes_the_same_table(pictures):
+    labelled, new, out = pictures
+    for name in ("one", "two"):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out / name)
+    assert rows(out / "one") == rows(out / "two")
+
+
+def test_nothing_is_written_without_a_place_for_it(pictures):
+    labelled, new, out = pictures
+    adapt_folder(make_prior(), labelled, name="mine", predict=new, check=False)
+    assert not out.exists()
+
+
+def test_two_pictures_a_class_are_enough_to_check_with(tmp_path):
+    report, answers = adapt_folder(make_prior(), fill(tmp_path, 2), name="mine")
+    assert answers is None
+    assert [score.method for score in report.check.scores] == [
+        "prototypical network",
+        "nearest neighbour on pixels",
+        "from scratch",
+    ]
+    assert all(score.n == 6 and 0 <= score.mean <= 100 for score in report.check.scores)
+    assert report.check.used == report.method
+    assert report.check.used in {
+        s.method for s in report.check.scores if s.mean == max(t.mean for t in report.check.scores)
+    }
+
+
+def test_one_picture_a_class_cannot_be_checked_with_and_the_report_says_so(tmp_path):
+    report, _ = adapt_folder(make_prior(), fill(tmp_path, 1), name="mine")
+    assert report.check is None
+    assert report.method == "prototypical network"
+    assert "none could be left out" in report.warnings[0]
+
+
+def test_classes_with_one_picture_are_named_and_the_others_checked(tmp_path):
+    fill(fill(tmp_path, 2, ("bar", "ring")), 1, ("cross",))
+    report, _ = adapt_folder(make_prior(), tmp_path, name="mine")
+    assert report.check.scores[0].n == 4
+    assert report.warnings[0] == "Classes with one picture were not checked: cross."
+    assert not adapt_folder(make_prior(), tmp_path, name="mine", check=False)[0].warnings
+
+
+class Always(Learner):
+    """Says the same class of every picture."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def adapt(self, task, *, generator=None):
+        logits = torch.nn.functional.one_hot(torch.tensor(self.label), task.n_way).float()
+        return lambda x: torch.distributions.Categorical(logits=logits.expand(*x.shape[:2], -1))
+
+    def loss(self, tasks, *, generator=None):
+        raise NotImplementedError
+
+
+def easy(counts=(4, 2)) -> LabelledSet:
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return LabelledSet(
+        200 * torch.nn.functional.one_hot(y, 9).view(-1, 1, 3, 3).to(torch.uint8), y, tuple("abc")[: len(counts)]
+    )
+
+
+def test_the_method_that_names_most_left_out_pictures_is_used():
+    found = self_check({"prior": Always(1), "other": NearestNeighbour(), "third": Always(0)}, easy(), seed=0)
+    assert found.used == "other"
+    assert [round(score.mean) for score in found.scores] == [33, 100, 67]
+    assert found.why == "It named most of the pictures that were left out: 6 of 6."
+    assert found.confusion.tolist() == [[4, 0], [0, 2]]
+
+
+def test_a_tie_goes_to_the_prior():
+    found = self_check({"prior": Always(0), "third": Always(0)}, easy(), seed=0)
+    assert found.used == "prior"
+    assert found.why == "It named 4 of 6 pictures that were left out, as did third; a tie goes to it."
+
+
+def test_every_picture_is_left_out_once_and_its_class_never_vanishes():
+    data = easy((7, 3, 1))
+    folds = stratified_folds(data, seed=0)
+    assert folds[-1] == -1  # the only one of its class stays
+    for fold in range(int(folds.max()) + 1):
+        kept = data.y[folds != fold]
+        assert kept.unique().tolist() == [0, 1, 2]
+    assert (folds[:-1] >= 0).all()
+
+
+def test_an_interval_is_wilsons_and_never_nought():
+    share, half = proportion(10, 10)
+    assert share == 100
+    assert half == pytest.approx(13.9, abs=0.1)
+    assert proportion(5, 10)[1] == pytest.approx(26.3, abs=0.1)
+
+
+THRESHOLDS = {"n_way": 3, "n_shot": 3, "kept": 95.0, "refused": 60.0}
+
+
+@pytest.mark.parametrize(("threshold", "refused"), [(0.0, False), (1.1, True)])
+@pytest.mark.parametrize("check", [True, False])
+def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, refused, check):
+    labelled, new, out = pictures
+    prior = make_prior(training={"unknown": [{**THRESHOLDS, "probability": threshold}]})
+    report, answers = adapt_folder(prior, labelled, name="mine", predict=new, out=out, unknown=True, check=check)
+    assert [row[1] == "none of these" for row in rows(out)[1:]] == 4 * [refused]
+    assert [label is None for label in answers.labels] == 4 * [refused]
+    assert "95 %" in report.settings["none of these"]
+    adapt_folder(prior, labelled, name="mine", predict=new, out=out, check=check)
+    assert "none of these" not in {row[1] for row in rows(out)}
+
+
+def test_a_prior_without_thresholds_says_how_to_get_them(pictures):
+    with pytest.raises(TaskError, match="mine was saved without thresholds for --unknown"):
+        adapt_folder(make_prior(), pictures[0], name="mine", unknown=True)
+
+
+def test_bad_pictures_are_named_and_skipped_only_when_asked(pictures, caplog):
+    labelled, new, out = pictures
+    (labelled / "bar" / "empty.png").write_bytes(b"")
+    (new / "text.jpg").write_text("not a picture")
+    with pytest.raises(UnreadablePictureError, match=r"1 of 10 pictures cannot be read:\n.*empty\.png.*0 bytes"):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out)
+    (labelled / "bar" / "empty.png").unlink()
+    with pytest.raises(UnreadablePictureError, match=r"text\.jpg"):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out)
+    assert not out.exists()
+    with caplog.at_level(logging.WARNING):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True, check=False)
+    assert "text.jpg" in caplog.text
+    assert len(rows(out)) == 1 + 4
+
+
+def test_one_class_is_no_task(tmp_path):
+    with pytest.raises(TooFewExamplesError, match="one class only, 'ring'"):
+        adapt_folder(make_prior(), fill(tmp_path, 3, ("ring",)), name="mine")
+
+
+def test_pictures_of_any_size_and_mode_are_read(tmp_path):
+    fill(tmp_path, 1)
+    for i, (mode, size) in enumerate(
+        [("RGB", (60, 30)), ("RGBA", (17, 90)), ("P", (40, 40)), ("1", (28, 28)), ("LA", (3, 3))]
+    ):
+        draw(SHAPES[i % 3], 0, mode, size).save(tmp_path / SHAPES[i % 3] / f"other {i}.png")
+    draw("ring", 0, "RGB", (500, 400)).save(tmp_path / "ring" / "photograph.jpg")
+    report, _ = adapt_folder(make_prior(), tmp_path, name="mine", out=tmp_path / "out", check=False)
+    assert report.support.shape == (9, 1, 28, 28)
+
+
+def test_more_classes_than_a_prior_has_outputs_are_refused_at_once(tmp_path):
+    with pytest.raises(ShapeError, match="mine tells at most 2 classes apart, and .* has 3") as error:
+        adapt_folder(make_prior("maml", n_way=2), fill(tmp_path, 2), name="mine")
+    assert "glyphs_prototypical_network" in str(error.value)
+    assert adapt_folder(make_prior(n_way=2), tmp_path, name="mine", check=False)[0].n_classes == 3
+
+
+def test_fewer_classes_than_a_prior_has_outputs_are_fine(pictures):
+    labelled, new, out = pictures
+    adapt_folder(make_prior("maml", n_way=5), labelled, name="mine", predict=new, out=out)
+    assert {row[1] for row in rows(out)[1:]} <= set(SHAPES)
+
+
+def test_a_prior_whose_encoder_makes_other_pictures_than_it_takes_is_refused(pictures):
+    prior = make_prior()
+    wrong = Prior(prior.learner, prior.recipe, PictureEncoder(size=32, channels=3).to_settings())
+    with pytest.raises(ShapeError, match=r"takes inputs of shape \(1, 28, 28\).*\(3, 32, 32\)"):
+        adapt_folder(wrong, pictures[0], name="mine")
+
+
+def test_a_transductive_prior_is_named_as_one(pictures):
+    report, _ = adapt_folder(make_prior("maml", statistics="transductive"), pictures[0], name="mine", check=False)
+    assert "mine is transductive" in report.warnings[0]
+
+
+def test_adapting_leaves_the_prior_alone(pictures):
+    prior = make_prior()
+    before = {name: value.clone() for name, value in prior.learner.state_dict().items()}
+    adapt_folder(prior, pictures[0], name="mine", predict=pictures[1])
+    assert all(torch.equal(before[name], value) for name, value in prior.learner.state_dict().items())
+    assert not prior.learner.training
+
+
+def test_classes_that_are_often_confused_are_named(tmp_path):
+    for shape, name in (("ring", "ring"), ("ring", "circle")):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            draw(shape, i).save(tmp_path / name / f"{i}.png")
+    report, _ = adapt_folder(make_prior(), tmp_path, name="mine")
+    assert any("were taken for" in warning for warning in report.warnings)
+
+
+def test_names_of_files_and_classes_may_hold_anything(tmp_path):
+    names = ('a,b "c"', "<b>ü</b>")
+    for shape, name in zip(SHAPES, names):
+        (tmp_path / "known" / name.replace("/", "∕")).mkdir(parents=True)
+        draw(shape).save(tmp_path / "known" / name.replace("/", "∕") / "1.png")
+    draw("bar").save(tmp_path / "=1+1,\n.png")
+    adapt_folder(make_prior(), tmp_path / "known", name="mine", predict=tmp_path / "=1+1,\n.png", out=tmp_path / "out")
+    assert rows(tmp_path / "out")[1][0] == "=1+1,\n.png"
+    assert "<b>ü" not in (tmp_path / "out" / "report.html").read_text("utf-8")
