@@ -215,6 +215,7 @@ class Scale:
     width: int = 64
     test_tasks: int = 600
     validation_tasks: int = 100
+    checkpoint_seconds: float = 30.0
     noise: bool = False
     """Small pictures of noise instead of the data."""
 
@@ -225,6 +226,11 @@ class Scale:
     def data(self, name: str, part: Part) -> LabelledSet:
         """A part of a data set."""
         return noise(self.shape(name)) if self.noise else load(name, part)
+
+
+def rehearsal(minutes: float, minutes_a_call: float) -> Scale:
+    """Everything, in a second a unit."""
+    return Scale(minutes, minutes_a_call, width=4, test_tasks=4, validation_tasks=2, checkpoint_seconds=0.0, noise=True)
 
 
 @cache
@@ -303,7 +309,7 @@ def train(unit: Unit, training: Training, learner: Learner, scale: Scale, folder
             seed=unit.seed,
             out=folder,
             resume=True,
-            checkpoint_seconds=30,
+            checkpoint_seconds=scale.checkpoint_seconds,
             on_progress=watch(unit, scale),
         )
     except Pause:
@@ -327,7 +333,7 @@ def watch(unit: Unit, scale: Scale) -> Callable[[Progress], None]:
             printed = last.step
             at = f"{last.seconds / 60:.1f} minutes, step {last.step}, loss {history.recent_loss:.3f}"
             print(f"{unit.name}: {at}, validation {last.mean:.2f} ± {last.ci95:.2f}", flush=True)
-        if history.seconds - begun >= 60 * scale.slice and progress.fraction < 1:
+        if history.seconds - begun > 60 * scale.slice and progress.fraction < 1:
             raise Pause
 
     return on_progress
@@ -516,7 +522,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.minutes = 0.005 if arguments.smoke else 15.0 if arguments.which == "equal_time" else 120.0
     scale = Scale(arguments.minutes, arguments.slice)
     if arguments.smoke:
-        scale = Scale(arguments.minutes, arguments.slice, width=4, test_tasks=4, validation_tasks=2, noise=True)
+        scale = rehearsal(arguments.minutes, arguments.slice)
         if arguments.checkpoints is None:
             arguments.checkpoints = Path(tempfile.mkdtemp(prefix="few_shot-"))
         arguments.out = arguments.out or arguments.checkpoints

@@ -15,7 +15,7 @@ def prepare(problem: Problem) -> MetaIteration:
 
     def iterate() -> Answer:
         net.zero_grad()
-        total = torch.zeros((), device=query.x.device)
+        total = query.x.new_zeros(())
         for i in range(len(problem.tasks)):
             with higher.innerloop_ctx(net, inner, copy_initial_weights=False) as (copy, descent):
                 for _ in range(problem.steps):

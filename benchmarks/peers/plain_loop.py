@@ -19,7 +19,7 @@ def prepare(problem: Problem, *, our_network: bool = False) -> MetaIteration:
 
     def iterate() -> Answer:
         net.zero_grad()
-        total = torch.zeros((), device=query.x.device)
+        total = query.x.new_zeros(())
         for i in range(len(problem.tasks)):
             xs, xq = (x[i].contiguous(memory_format=layout) for x in (support.x, query.x))
             phi: dict[str, Tensor] = dict(net.named_parameters())

@@ -1,6 +1,5 @@
 """TorchOpt's differentiable SGD, as in its few-shot example, but for one task's graph at a time."""
 
-import torch
 import torch.nn.functional as F
 import torchopt
 
@@ -19,7 +18,7 @@ def prepare(problem: Problem) -> MetaIteration:
             parameter.grad = None
         weights = torchopt.extract_state_dict(net, by="reference", detach_buffers=True)
         state = torchopt.extract_state_dict(inner, by="reference")
-        total = torch.zeros((), device=query.x.device)
+        total = query.x.new_zeros(())
         for i in range(len(problem.tasks)):
             for _ in range(problem.steps):
                 inner.step(F.cross_entropy(net(support.x[i]), support.y[i]))
