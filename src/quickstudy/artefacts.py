@@ -100,10 +100,12 @@ def read_artefact(folder: Path, kind: str) -> Artefact:
         )
     if manifest.get("kind") != kind:
         raise ForeignArtefactError(f"{folder} holds a {manifest.get('kind')!r}; a {kind!r} was asked for.")
+    settings = manifest.get("settings")
+    if not isinstance(settings, dict):
+        raise DamagedArtefactError(f"{folder / MANIFEST} has no settings. Copy the folder again.")
     weights = folder / WEIGHTS
     content = weights.read_bytes() if weights.is_file() else b""
-    settings = manifest.get("settings")
-    if hashlib.sha256(content).hexdigest() != manifest.get("weights_sha256") or not isinstance(settings, dict):
+    if hashlib.sha256(content).hexdigest() != manifest.get("weights_sha256"):
         state = f"{len(content)} bytes that do not match their checksum" if content else "missing"
         raise DamagedArtefactError(f"{weights} is {state}. Copy the folder again, or train again with --resume.")
     try:
