@@ -245,10 +245,10 @@ def test_pictures_of_any_size_and_mode_are_read(tmp_path):
 
 
 def test_more_classes_than_a_prior_has_outputs_are_refused_at_once(tmp_path):
-    with pytest.raises(ShapeError, match="mine tells at most 2 classes apart, and .* has 3") as error:
+    with pytest.raises(ShapeError, match=r"mine tells at most 2 classes apart, and .* has 3") as error:
         adapt_folder(make_prior("maml", n_way=2), fill(tmp_path, 2), name="mine")
     assert "glyphs_prototypical_network" in str(error.value)
-    assert adapt_folder(make_prior(n_way=2), tmp_path, name="mine", check=False)[0].n_classes == 3
+    assert adapt_folder(make_prior(n_way=2), tmp_path, name="mine", check=False)[0].class_names == SHAPES
 
 
 def test_fewer_classes_than_a_prior_has_outputs_are_fine(pictures):
