@@ -110,7 +110,8 @@ def adapt_folder(
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
         raise TaskError(
-            f"{name} was saved without thresholds for --unknown. Train it with `quickstudy train`, or omit it."
+            f"{name} was saved without thresholds for --unknown. Train it with `quickstudy train` on data that leave "
+            "at least 3 classes to validate on, or omit --unknown."
         )
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}

@@ -14,14 +14,16 @@ from typing import Annotated, Any
 import torch
 import typer
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from quickstudy import __version__
 from quickstudy.adapt_folder import adapt_folder
 from quickstudy.demo import run_demo
-from quickstudy.errors import DataNotFoundError, OutputExistsError, QuickstudyError, ShapeError
+from quickstudy.errors import DataNotFoundError, MissingExtraError, OutputExistsError, QuickstudyError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS, Recipe
 from quickstudy.learners.prior import Prior, load, save
 from quickstudy.priors import shipped, shipped_names
@@ -41,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+STOPPED = 130
 out_console = Console(highlight=False)
 # Of several processes, the first speaks for all.
 console = Console(stderr=True, highlight=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
@@ -70,13 +73,11 @@ def main() -> None:
     """The entry point: runs a command, and turns what goes wrong into one sentence and a non-zero exit."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-    except typer.Abort:
-        fail("stopped.", 130)
-    except KeyboardInterrupt:
-        fail("stopped. What was saved is intact; `quickstudy train ... --resume` goes on.", 130)
+        # Typer turns Ctrl-C into the exit code 130, and older ones into Abort.
+        if code := app(standalone_mode=False):
+            raise KeyboardInterrupt if code == STOPPED else SystemExit(code)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("stopped. What was saved is intact; `quickstudy train ... --resume` goes on.", STOPPED)
     except QuickstudyError as error:
         fail(str(error), 1)
     except OSError as error:
@@ -97,6 +98,11 @@ def fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def tell(text: str) -> None:
+    """Prints a result, paths in one piece."""
+    out_console.print(text, soft_wrap=True)
+
+
 def version(show: bool) -> None:
     if show:
         out_console.print(f"quickstudy {__version__}")
@@ -114,7 +120,8 @@ def options(
 def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar; what it yields is called with what is done, how much there is, and a note."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+    hidden = not console.is_terminal  # a log or a pipe has no use for it
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(description, total=None, note="")
 
         def update(done: int, total: int, note: str = "") -> None:
@@ -170,7 +177,7 @@ def demo(
     live = report.headline[0]
     out_console.print(
         f"\nAfter {report.seconds:.0f} seconds of meta-training: [bold]{live.mean:.1f} %[/] at {live.setting}, "
-        f"on alphabets it has never seen.\nThe report: [bold]{out / 'report.html'}[/]"
+        f"on alphabets it has never seen.\nThe report: [bold]{escape(str(out / 'report.html'))}[/]"
     )
 
 
@@ -228,11 +235,11 @@ def train(
     n_shot: Annotated[int, typer.Option(help="Support pictures a class.", min=1)] = 1,
     n_query: Annotated[int, typer.Option(help="Query pictures a class.", min=1)] = 15,
     steps: Annotated[int, typer.Option(help="Outer steps.", min=1)] = 5000,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.", min=0)] = None,
     tasks_per_step: Annotated[int, typer.Option(help="Tasks a step, over all devices.", min=1)] = 4,
-    lr: Annotated[float | None, typer.Option(help="Outer rate; by default the learner's own.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Outer rate; by default the learner's own.", min=0)] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the outer rate.")] = Schedule.cosine,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.", min=0)] = None,
     net: Annotated[NetName, typer.Option(help="The network.")] = NetName("conv4"),
     settings: Annotated[
         list[str] | None,
@@ -267,7 +274,7 @@ def train(
         raise OutputExistsError(f"{out} holds {what}. Go on with it (--resume), or choose another --out.")
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
     own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize="crop" if colour else "pad")
-    with bar(f"loading {source}") as update:
+    with bar(f"loading {escape(source)}") as update:
         splits = load_splits(
             source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
         )
@@ -331,7 +338,7 @@ def train(
     }
     save(out, Prior(model, recipe, splits.encoder.to_settings(), training))
     note = "" if best is None else f" with {best.mean:.1f} ± {best.ci95:.1f} {best.metric} on validation tasks"
-    out_console.print(f"saved [bold]{out}[/]{note}\nnext: quickstudy evaluate {out}")
+    tell(f"saved [bold]{escape(str(out))}[/]{note}\nnext: quickstudy evaluate {escape(str(out))}")
 
 
 def ways(recipe: Recipe) -> list[int]:
@@ -353,14 +360,17 @@ def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
     if log is not None:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-        loggers.append(TensorBoardLogger(log, name="tensorboard"))
-    fabric = Fabric(
-        accelerator="auto",
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision=precision.value,
-        loggers=loggers,
-    )
+        try:
+            loggers.append(TensorBoardLogger(log, name="tensorboard"))
+        except ModuleNotFoundError:
+            raise MissingExtraError("--tensorboard needs TensorBoard: pip install 'quickstudy[tensorboard]'.") from None
+    strategy = "ddp" if devices > 1 else "auto"
+    try:
+        fabric = Fabric(
+            accelerator="auto", devices=devices, strategy=strategy, precision=precision.value, loggers=loggers
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ShapeError(f"{devices} devices in {precision} cannot be had here: {error}") from None
     fabric.launch()
     return fabric
 
@@ -412,7 +422,7 @@ def evaluate(
     if source is None and where not in SOURCES and not Path(where).is_dir():
         raise DataNotFoundError(f"{prior} was trained on a folder {where!r}, which is not here: name it with --source.")
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
-    with bar(f"loading {where}") as update:
+    with bar(f"loading {escape(where)}") as update:
         encoder = PictureEncoder.from_settings(found.encoder)
         splits = load_splits(
             where,
@@ -433,8 +443,8 @@ def evaluate(
             json.dumps({**values, "source": where, "split": str(split), "n_way": ways, "n_shot": shots})
         )
     else:
-        out_console.print(
-            f"{where} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
+        tell(
+            f"{escape(where)} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
             f"({1000 * result.seconds / result.n:.1f} ms a task)"
         )
 
@@ -464,8 +474,6 @@ def adapt(
     """
     found = find_prior(prior)
     prepare(out, "report.html", "predictions.csv", force=force)
-    if predict is None:
-        (out / "predictions.csv").unlink(missing_ok=True)  # of an earlier report, which --force replaces
     with console.status("reading pictures") as line:
         report, answers = adapt_folder(
             found,
@@ -479,16 +487,19 @@ def adapt(
             seed=seed,
             on_stage=line.update,
         )
+    if predict is None:
+        (out / "predictions.csv").unlink(missing_ok=True)  # of an earlier report, which --force replaced
     for warning in report.warnings:
-        console.print(f"[yellow]note[/] {warning}")
+        console.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
     if report.check is not None:
         table = Table("method", "left-out pictures named rightly", box=None)
         for score in report.check.scores:
             used = " [bold](used)[/]" if score.method == report.check.used else ""
             table.add_row(f"{score.method}{used}", f"{score.mean:.0f} ± {score.ci95:.0f} % of {score.n}")
         out_console.print(table)
-    named = "" if answers is None else f"{len(answers.files)} pictures named in {out / 'predictions.csv'}; "
-    out_console.print(f"{named}the report: [bold]{out / 'report.html'}[/] ({report.seconds:.1f} s)")
+    table_at, report_at = escape(str(out / "predictions.csv")), escape(str(out / "report.html"))
+    named = "" if answers is None else f"{len(answers.files)} pictures named in {table_at}; "
+    tell(f"{named}the report: [bold]{report_at}[/] ({report.seconds:.1f} s)")
 
 
 @app.command()
@@ -508,7 +519,7 @@ def data(
         out_console.print(table)
         out_console.print("\nAnd any folder that has a subfolder of pictures for each class.")
         return
-    with bar(f"loading {name}") as update:
+    with bar(f"loading {escape(name)}") as update:
         splits = load_splits(
             name, n_way=n_way, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
         )

@@ -1,0 +1,387 @@
+"""The command line, run in this process where that is enough, and as a process where it matters."""
+
+import csv
+import errno
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from quickstudy import cli
+from quickstudy.training.checkpoint import CHECKPOINT
+
+COMMANDS = ("demo", "train", "evaluate", "adapt", "data")
+
+
+@pytest.fixture
+def quickstudy(monkeypatch, capsys):
+    """Runs a command: its exit code, what it printed, and what it said on the error stream."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["quickstudy", *map(str, args)])
+        handlers = logging.root.handlers[:]
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            logging.root.handlers[:] = handlers
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+def draw(folder: Path, classes: int, shots: int) -> Path:
+    """Pictures of bars, each class at an angle of its own."""
+    for label in range(classes):
+        (folder / f"class {label}").mkdir(parents=True)
+        for i in range(shots):
+            image = Image.new("L", (24, 24), "white")
+            ImageDraw.Draw(image).line((4, 12 + i % 3, 20, 12), fill=0, width=3)
+            image.rotate(180 * label / classes + i, fillcolor="white").save(folder / f"class {label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Twenty classes of five pictures."""
+    return draw(tmp_path_factory.mktemp("pictures") / "mine", 20, 5)
+
+
+TINY = ("--n-way", 2, "--n-query", 2, "--size", 16, "--set-net", "width=4", "--steps", 4, "--validation-tasks", 4)
+
+
+@pytest.fixture(scope="module")
+def prior(pictures, tmp_path_factory) -> Path:
+    """A prior that was trained for a moment."""
+    out = tmp_path_factory.mktemp("runs") / "prior"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["quickstudy", "train", str(pictures), "--out", str(out), *map(str, TINY)])
+        cli.main()
+    return out
+
+
+def is_one_message(told: str) -> bool:
+    return told.startswith("error ") and "Traceback" not in told and told.rstrip().endswith(".")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example(quickstudy, command):
+    code, out, _ = quickstudy(command, "--help")
+    assert code == 0
+    assert re.search(rf"Examples?:.*quickstudy {command}", out, re.DOTALL)
+
+
+def test_the_help_names_every_command_and_where_to_begin(quickstudy):
+    code, out, _ = quickstudy("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    assert "Begin with: quickstudy demo" in out
+
+
+def test_the_version_is_shown(quickstudy):
+    assert quickstudy("--version")[:2] == (0, f"quickstudy {cli.__version__}\n")
+
+
+def test_training_saves_a_prior_that_says_how_it_was_made(prior):
+    manifest = json.loads((prior / "prior.json").read_text())["settings"]
+    training = manifest["training"]
+    assert manifest["recipe"]["net_options"] == {"width": 4}
+    assert manifest["encoder"]["size"] == 16
+    assert (training["source"], training["n_way"], training["steps"]) == ("mine", 2, 4)
+    assert training["validation"]["metric"] == "accuracy %"
+    assert [(t["n_way"], t["n_shot"]) for t in training["unknown"]] == [(2, 1)]  # of three validation classes
+    assert str(prior.parent) not in (prior / "prior.json").read_text()  # no path of this machine
+
+
+def test_training_that_is_stopped_goes_on_with_resume(quickstudy, pictures, tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    arguments = ("train", pictures, *TINY, "--learner", "maml", "--seed", 3)
+    assert quickstudy(*arguments, "--out", tmp_path / "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "calibrate", stop)
+        code, _, told = quickstudy(*arguments, "--out", tmp_path / "broken")
+    assert code == 130
+    assert "--resume" in told
+    assert not (tmp_path / "broken" / "prior.json").exists()
+
+    code, _, told = quickstudy("evaluate", tmp_path / "broken", "--source", pictures)
+    assert code == 1
+    assert "is not finished" in told
+
+    code, _, told = quickstudy(*arguments, "--out", tmp_path / "broken")
+    assert code == 1
+    assert "holds the checkpoint of an earlier run. Go on with it (--resume)" in told
+
+    code, _, told = quickstudy(*arguments, "--n-shot", 2, "--out", tmp_path / "broken", "--resume")
+    assert code == 1
+    assert "had n_shot = 1, not 2" in told
+
+    assert quickstudy(*arguments, "--out", tmp_path / "broken", "--resume")[0] == 0
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "broken")]
+    assert weights[0] == weights[1]
+
+
+def test_an_out_that_holds_a_prior_is_not_overwritten(quickstudy, pictures, prior):
+    before = {path.name: path.read_bytes() for path in prior.iterdir()}
+    code, _, told = quickstudy("train", pictures, *TINY, "--out", prior)
+    assert code == 1
+    assert is_one_message(told)
+    assert "holds a prior" in told
+    assert {path.name: path.read_bytes() for path in prior.iterdir()} == before
+
+
+def test_evaluating_tells_the_mean_and_its_interval(quickstudy, pictures, prior):
+    code, out, _ = quickstudy("evaluate", prior, "--source", pictures, "--tasks", 8)
+    assert code == 0
+    assert re.search(r"test, 2-way 1-shot: \d+\.\d\d ± \d+\.\d\d accuracy % \(8 tasks\)", out)
+
+
+def test_evaluating_prints_json_alone(quickstudy, pictures, prior):
+    arguments = ("evaluate", prior, "--source", pictures, "--tasks", 8, "--json")
+    code, out, _ = quickstudy(*arguments)
+    found = json.loads(out)
+    assert code == 0
+    assert found["n"] == 8
+    assert found["split"] == "test"
+    assert 0 <= found["mean"] <= 100
+    assert json.loads(quickstudy(*arguments)[1]) == found
+
+
+def test_evaluating_takes_the_classes_that_training_left_out(quickstudy, pictures, prior, monkeypatch):
+    seen = []
+    real = cli.load_splits
+    monkeypatch.setattr(cli, "load_splits", lambda *args, **options: seen.append(real(*args, **options)) or seen[-1])
+    monkeypatch.chdir(pictures.parent)
+    assert quickstudy("evaluate", prior, "--tasks", 4, "--n-way", 3)[0] == 0
+    trained = real(str(pictures), n_way=2)
+    assert seen[0].train.class_names == trained.train.class_names
+    assert seen[0].test.class_names == trained.test.class_names
+
+
+def test_evaluating_far_from_the_folder_of_its_training_asks_for_it(quickstudy, prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, told = quickstudy("evaluate", prior)
+    assert code == 1
+    assert "was trained on a folder 'mine', which is not here: name it with --source." in told
+
+
+def test_adapting_names_the_pictures_and_says_what_won(quickstudy, pictures, prior, tmp_path):
+    labelled = draw(tmp_path / "few", 3, 2)
+    out = tmp_path / "out [1]"
+    code, told, _ = quickstudy("adapt", prior, labelled, "--predict", pictures / "class 0", "--out", out, "--unknown")
+    assert code == 0
+    assert "(used)" in told
+    assert f"5 pictures named in {out / 'predictions.csv'}" in told
+    with (out / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 5
+    assert table[0].keys() == {"file", "label", "probability"}
+    assert (out / "report.html").stat().st_size > 1000
+
+
+def test_adapting_refuses_to_replace_a_result_unless_forced(quickstudy, prior, tmp_path):
+    labelled, out = draw(tmp_path / "few", 2, 1), tmp_path / "out"
+    arguments = ("adapt", prior, labelled, "--out", out)
+    code, _, told = quickstudy(*arguments, "--predict", labelled)
+    assert code == 0
+    assert "none could be left out" in " ".join(told.split())
+    before = (out / "report.html").read_bytes()
+    code, _, told = quickstudy(*arguments)
+    assert code == 1
+    assert "replace it with --force" in told
+    assert (out / "report.html").read_bytes() == before
+    assert quickstudy(*arguments, "--force")[0] == 0
+    assert not (out / "predictions.csv").exists()  # the table of the earlier result does not outlive it
+
+
+def test_an_error_in_adapting_leaves_the_earlier_result(quickstudy, prior, tmp_path):
+    labelled, out = draw(tmp_path / "few", 2, 1), tmp_path / "out"
+    assert quickstudy("adapt", prior, labelled, "--out", out, "--predict", labelled)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (labelled / "class 0" / "bad.png").write_bytes(b"")
+    for more in ((), ("--predict", labelled)):
+        code, _, told = quickstudy("adapt", prior, labelled, "--out", out, "--force", *more)
+        assert code == 1
+        assert "bad.png" in told
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert quickstudy("adapt", prior, labelled, "--out", out, "--force", "--skip-bad")[0] == 0
+
+
+def test_the_data_sets_are_listed(quickstudy):
+    code, out, _ = quickstudy("data")
+    assert code == 0
+    assert all(name in out for name in ("glyphs", "omniglot", "cifar-fs", "fc100"))
+
+
+def test_a_folder_is_described(quickstudy, pictures):
+    code, out, _ = quickstudy("data", pictures, "--n-way", 2)
+    assert code == 0
+    assert re.search(r"train +14 +70 +1x28x28", out)
+
+
+def test_data_say_how_many_classes_training_needs(quickstudy, pictures):
+    for command in (("data", pictures, "--n-way", 7), ("train", pictures, "--n-way", 7, "--out", "nowhere")):
+        code, _, told = quickstudy(*command)
+        assert code == 1
+        assert is_one_message(told)
+        assert "21 in all; the data has 20. Add 1 classes or lower n_way" in told
+    assert not Path("nowhere").exists()
+
+
+def bad_inputs(tmp_path: Path, pictures: Path, prior: Path) -> dict[str, tuple[tuple[object, ...], str]]:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    one = draw(tmp_path / "one", 1, 3)
+    few = draw(tmp_path / "few", 6, 2)
+    zero = draw(tmp_path / "zero", 6, 4)
+    (zero / "class 2" / "0.png").write_bytes(b"")
+    out = ("--out", tmp_path / "out")
+    train = ("train", pictures, *TINY)
+    return {
+        "no such data": (("train", "glyfs", *out), "'glyfs' is neither a folder nor one of glyphs"),
+        "an empty folder": (("train", tmp_path / "empty", *out), "has no subfolders"),
+        "one class": (("train", one, *out), "one class only"),
+        "few pictures": (("train", few, *TINY, *out), "needs 3 examples a class; 'class"),
+        "an empty picture": (("train", zero, *TINY, *out), "0.png cannot be read as a picture: it is empty (0 bytes)"),
+        "out is a file": ((*train, "--out", tmp_path / "file"), "is a file. Choose a folder as --out."),
+        "out below a file": ((*train, "--out", tmp_path / "file" / "x"), "Not a directory"),
+        "no such option": ((*train, *out, "--set", "widht=3"), "prototypical_network has no option 'widht'"),
+        "a wrong value": ((*train, *out, "--set", "distance=far"), "distance is 'far', but for prototypical_network"),
+        "a wrong network": ((*train, *out, "--set-net", "width=-1"), "prototypical_network on conv4 cannot be made"),
+        "a negative clip": ((*train, *out, "--clip", "-1"), "'--clip'"),
+        "no prior": (("evaluate", tmp_path / "empty"), "holds no prior"),
+        "no such prior": (("evaluate", "glyphs_mamml"), "'glyphs_mamml' is neither a folder nor a shipped prior"),
+        "too many classes": (("evaluate", prior, "--source", pictures, "--n-way", 7), "7-way tasks need 7 classes"),
+        "no labelled folder": (("adapt", prior, tmp_path / "none", *out), "does not exist"),
+        "nothing to predict": (("adapt", prior, few, "--predict", tmp_path / "empty", *out), "holds no files"),
+        "adapt to one class": (("adapt", prior, one, *out), "one class only"),
+        "adapt out is a file": (("adapt", prior, few, "--out", tmp_path / "file"), "is a file"),
+    }
+
+
+BAD = (
+    "no such data",
+    "an empty folder",
+    "one class",
+    "few pictures",
+    "an empty picture",
+    "out is a file",
+    "out below a file",
+    "no such option",
+    "a wrong value",
+    "a wrong network",
+    "a negative clip",
+    "no prior",
+    "no such prior",
+    "too many classes",
+    "no labelled folder",
+    "nothing to predict",
+    "adapt to one class",
+    "adapt out is a file",
+)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_clear_message_and_a_non_zero_exit(quickstudy, tmp_path, pictures, prior, name):
+    arguments, expected = bad_inputs(tmp_path, pictures, prior)[name]
+    code, out, told = quickstudy(*arguments)
+    assert code in (1, 2)
+    assert out == ""
+    assert "Traceback" not in told
+    assert expected in told
+    assert (tmp_path / "file").read_text() == ""
+    assert not (tmp_path / "out" / "prior.json").exists()
+
+
+def test_a_full_disk_is_told_and_a_prior_that_was_there_is_intact(quickstudy, pictures, prior, monkeypatch):
+    before = {path.name: path.read_bytes() for path in prior.iterdir()}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, told = quickstudy("train", pictures, *TINY, "--out", prior, "--resume")
+    assert code == 1
+    assert "No space left on device. What was saved before is intact." in told
+    assert {path.name: path.read_bytes() for path in prior.iterdir()} == before
+
+
+def test_a_run_that_diverges_says_at_which_step(quickstudy, pictures, tmp_path):
+    learner = ("--learner", "maml", "--set", "lr=1e30", "--set", "steps=3", "--lr", "1e30")
+    code, _, told = quickstudy("train", pictures, *TINY, *learner, "--out", tmp_path / "out")
+    assert code == 1
+    assert "error the loss is nan" in told
+    assert re.search(r"at step \d|after step \d", told)
+
+
+def test_an_error_of_a_process_is_one_message_without_a_traceback(tmp_path):
+    draw(tmp_path / "few", 2, 1)
+    command = [sys.executable, "-m", "quickstudy.cli", "train", str(tmp_path / "few"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert is_one_message(done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["train", str(pictures), *map(str, TINY), "--devices", "2", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "quickstudy.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved") == 1
+    assert done.stderr.count("classes to train on") == 1
+    assert {path.name for path in out.iterdir()} == {"prior.json", "weights.safetensors", CHECKPOINT}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("lr=0.1", 0.1),
+        ("lr=.1", 0.1),
+        ("lr=1e-3", 1e-3),
+        ("steps=5", 5),
+        ("low-memory=True", True),
+        ("x=none", None),
+        ("distance=cosine", "cosine"),
+        ("a=b=c", "b=c"),
+    ],
+)
+def test_settings_are_read_as_what_they_look_like(text, value):
+    (found,) = cli.parse_settings([text]).values()
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_setting_without_a_value_shows_how_it_is_written(quickstudy, pictures, tmp_path):
+    code, _, told = quickstudy("train", pictures, *TINY, "--set", "lr", "--out", tmp_path / "out")
+    assert code == 2
+    assert "name=value" in told
+
+
+def test_tensorboard_and_low_precision_are_options(quickstudy, pictures, tmp_path):
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "out"
+    code, _, _ = quickstudy("train", pictures, *TINY, "--tensorboard", "--precision", "bf16-mixed", "--out", out)
+    assert code == 0
+    assert list(out.rglob("events.out.tfevents.*"))
+    assert torch.get_default_dtype() == torch.float32
