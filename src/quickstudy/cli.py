@@ -175,7 +175,7 @@ def demo(
             on_score=show_score,
         )
     live = report.headline[0]
-    out_console.print(
+    tell(
         f"\nAfter {report.seconds:.0f} seconds of meta-training: [bold]{live.mean:.1f} %[/] at {live.setting}, "
         f"on alphabets it has never seen.\nThe report: [bold]{escape(str(out / 'report.html'))}[/]"
     )
@@ -183,7 +183,8 @@ def demo(
 
 def show_score(method: str, setting: str, mean: float, ci95: float, seconds: float) -> None:
     """One line of the demo's comparison."""
-    console.print(f"  {setting:<15} {method:<40} [bold]{mean:5.1f}[/] ± {ci95:.1f} %   {1000 * seconds:6.1f} ms a task")
+    score = f"[bold]{mean:5.1f}[/] ± {ci95:.1f} %   {1000 * seconds:6.1f} ms a task"
+    console.print(f"  {setting:<15} {method:<40} {score}", soft_wrap=True)
 
 
 @contextmanager
@@ -288,7 +289,8 @@ def train(
     fabric = make_fabric(devices, precision, out if tensorboard else None)
     console.print(
         f"{learner.replace('_', ' ')}, {sum(p.numel() for p in model.parameters()):,} parameters; "
-        f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}"
+        f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}",
+        soft_wrap=True,
     )
     name = source if source in SOURCES else Path(source).resolve().name
     episodes = {
