@@ -11,6 +11,7 @@ from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm, Moments, moments_among
 
 FEW_CHANNELS = 3
+AT_ONCE = 8  # pictures whose first feature maps fit into a processor's cache
 
 
 class Block(nn.Module):
@@ -33,19 +34,21 @@ class Block(nn.Module):
         sign = self._sign()
         y, moments, n = self.convolve(x, sign)
         scale, shift = self.norm.scale_and_shift(self.norm.choose(moments, n))
-        if not self.strided:
-            y = F.max_pool2d(y, 2)
         return F.relu(torch.addcmul(shift[:, None, None], y, (sign * scale)[:, None, None]))
 
     def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
-        """The convolution with channels turned by `sign`, its moments before that, and the values of a channel."""
+        """The pooled convolution with channels turned by `sign`, its moments without both, and its values a channel."""
         y = F.conv2d(x, self.conv.weight * sign[:, None, None, None], stride=self.conv.stride, padding=1)
 
         def moments(share: Tensor | None) -> Moments:
             mean, var = moments_among(y, share)
             return Moments(sign * mean, var)
 
-        return y, moments, y.numel() // y.shape[1]
+        return self.pool(y), moments, y.numel() // y.shape[1]
+
+    def pool(self, y: Tensor) -> Tensor:
+        """2x2 max-pooling, where it is not the stride that halves."""
+        return y if self.strided else F.max_pool2d(y, 2)
 
     def _sign(self) -> Tensor:
         """-1 for channels that normalisation turns round, and 1 for the others, `(width,)`."""
@@ -63,7 +66,7 @@ class FirstBlock(Block):
     """
 
     def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
-        """The convolution with channels turned by `sign`, its moments before that, and the values of a channel."""
+        """The pooled convolution with channels turned by `sign`, its moments without both, and its values a channel."""
         stride = 2 if self.strided else 1
         windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # (n, channels, h', w', 3, 3)
         n, _, h, w = windows.shape[:4]
@@ -77,8 +80,11 @@ class FirstBlock(Block):
             covariance = centred.mT @ (centred / len(patches) if each is None else each * centred)
             return Moments(weight @ mean, ((weight @ covariance) * weight).sum(1))
 
-        y = (patches @ (sign[:, None] * weight).mT).view(n, h, w, -1)
-        return y.permute(0, 3, 1, 2), moments, len(patches)  # as channels_last stores it
+        kernel, pooled = (sign[:, None] * weight).mT, []
+        for part in patches.split(AT_ONCE * h * w):
+            y = (part @ kernel).view(-1, h, w, len(sign)).permute(0, 3, 1, 2)  # as channels_last stores it
+            pooled.append(self.pool(y))
+        return torch.cat(pooled), moments, len(patches)
 
 
 class Conv4(nn.Module):
