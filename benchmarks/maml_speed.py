@@ -1,6 +1,7 @@
 """Second-order MAML: seconds and memory of a meta-iteration, against other libraries and against the machine.
 
-    python benchmarks/maml_speed.py                  everything, into results/maml_speed.json: about 10 minutes
+    python benchmarks/maml_speed.py                  everything, into results/maml_speed.json: 10 to 15 minutes
+    python benchmarks/maml_speed.py --steps 5        one of its two parts, beside the other's rows
     python benchmarks/maml_speed.py --device cuda    the same on a GPU, into results/maml_speed_cuda.json
     python benchmarks/maml_speed.py --smoke          tiny, into a temporary folder: does everything run and agree?
 
@@ -161,7 +162,6 @@ def copied(answer: Answer) -> Answer:
 
 def timed(work: Callable[[], object], device: str) -> float:
     """Seconds that it takes."""
-    gc.collect()
     synchronise(device)
     start = time.perf_counter()
     work()
@@ -177,6 +177,7 @@ def synchronise(device: str) -> None:
 def matrix_product_rate(device: str, side: int) -> float:
     """Floating-point operations a second of a float32 matrix product, the best of three."""
     a, b = (torch.rand(side, side, device=device) for _ in range(2))
+    gc.collect()
     return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(3))
 
 
@@ -272,72 +273,100 @@ def is_idle(anyway: bool) -> bool:
 # The run
 
 
-def compare(
-    names: Sequence[str], size: Size, steps: int, arguments: argparse.Namespace
-) -> tuple[dict[str, list[float]], list[float], dict[str, float], dict[str, str]]:
-    """Seconds of each method in each round, rates of the matrix product, errors of gradients, and who is left out."""
+@dataclass
+class Comparison:
+    """What was measured at one number of inner steps."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Of each method in each round."""
+    rates: list[float] = field(default_factory=list)
+    """Floating-point operations a second of a matrix product, in each round."""
+    errors: dict[str, float] = field(default_factory=dict)
+    """Relative errors of the meta-gradients."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Methods that do not run, and why."""
+    memory: dict[str, float] = field(default_factory=dict)
+    """Peak memory in MB."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else ran on the machine meanwhile."""
+
+
+def compare(names: Sequence[str], size: Size, steps: int, arguments: argparse.Namespace) -> Comparison:
+    """Checks all methods, times them in turns, and takes their peak memory."""
     problem = make_problem(size, steps, arguments.device)
     iterations: dict[str, MetaIteration] = {}
-    errors: dict[str, float] = {}
-    left_out: dict[str, str] = {}
+    made = Comparison()
     ours = copied(METHODS["quickstudy"].prepare(problem)())
     for name in names:
         try:
             iterate = METHODS[name].prepare(problem)
             found = iterate()
         except Exception as error:  # a peer may fail in any way
-            left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            print(f"{name} is left out at {plural(steps)}: {left_out[name]}", file=sys.stderr, flush=True)
+            made.left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            print(f"{name} is left out at {plural(steps)}: {made.left_out[name]}", file=sys.stderr, flush=True)
             continue
-        errors[name] = check(name, found, ours, steps)
+        made.errors[name] = check(name, found, ours, steps)
         iterations[name] = iterate
-    seconds: dict[str, list[float]] = {name: [] for name in iterations}
-    rates: list[float] = []
+    made.seconds = {name: [] for name in iterations}
+    load, before, start = os.getloadavg()[0], processor_seconds(), time.perf_counter()
     for i in range(arguments.rounds):
-        rates.append(matrix_product_rate(arguments.device, 256 if arguments.smoke else 2048))
+        made.rates.append(matrix_product_rate(arguments.device, 256 if arguments.smoke else 2048))
         for name, iterate in iterations.items():
-            seconds[name].append(timed(iterate, arguments.device))
-        done = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
+            gc.collect()
+            made.seconds[name].append(timed(iterate, arguments.device))
+        done = ", ".join(f"{name} {values[-1]:.3f}" for name, values in made.seconds.items())
         print(f"{plural(steps)}, round {i + 1} of {arguments.rounds}: {done}", flush=True)
-    return seconds, rates, errors, left_out
+    others = others_share(before, processor_seconds(), time.perf_counter() - start)
+    if others is not None and others > 5:
+        print(f"Other processes took {others} % of the processors meanwhile: the times mean little.", file=sys.stderr)
+    made.facts = {"load before": round(load, 2), "other processes": "not known" if others is None else f"{others} %"}
+    iterations.clear()
+    gc.collect()
+    made.memory = {name: peak_memory_alone(name, steps, arguments) for name in made.seconds}
+    return made
 
 
 def plural(steps: int) -> str:
     return "1 step" if steps == 1 else f"{steps} steps"
 
 
-def add_rows(
-    result: Result,
-    steps: int,
-    seconds: dict[str, list[float]],
-    rates: list[float],
-    memory: dict[str, float],
-    size: Size,
-) -> None:
+def add_rows(result: Result, steps: int, made: Comparison, size: Size) -> None:
     """The rows of one number of steps."""
-    setting, n = plural(steps), len(rates)
-    work, rate = floating_point_operations(size, steps), statistics.median(rates)
-    peers = {name: values for name, values in seconds.items() if METHODS[name].peer}
-    best = min(peers, key=lambda name: statistics.median(peers[name]), default=None)
+    setting, n, seconds = plural(steps), len(made.rates), made.seconds
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    floor = floating_point_operations(size, steps) / statistics.median(made.rates)
+    best = min((name for name in medians if METHODS[name].peer), key=medians.__getitem__, default=None)
     for name, values in seconds.items():
-        result.add(
-            name, setting, SECONDS, statistics.median(values), ci95=median_interval(values), n=n, seconds=sum(values)
-        )
-    result.add("floor", setting, SECONDS, work / rate, n=n, gflop=round(work / 1e9, 3))
+        interval = median_interval(values)
+        result.add(name, setting, SECONDS, medians[name], ci95=interval, n=n, seconds=sum(values), rounds=values)
+    result.add("floor", setting, SECONDS, floor, n=n)
     for name, values in seconds.items():
         if best is not None:
-            ratio = statistics.median(seconds[best]) / statistics.median(values)
+            ratio = medians[best] / medians[name]
             result.add(name, setting, SPEED, ratio, ci95=ratio_interval(values, seconds[best]), n=n, best_peer=best)
-        result.add(name, setting, SHARE, 100 * work / rate / statistics.median(values), n=n)
-    for name, value in memory.items():
+        result.add(name, setting, SHARE, 100 * floor / medians[name], n=n)
+    for name, value in made.memory.items():
         result.add(name, setting, MEMORY, value)
-    result.add("floor", setting, RATE, rate / 1e9, ci95=median_interval(rates) / 1e9, n=n)
+    rate = statistics.median(made.rates) / 1e9
+    result.add("floor", setting, RATE, rate, ci95=median_interval(made.rates) / 1e9, n=n)
+
+
+def facts(made: Comparison, size: Size, steps: int, device: str) -> dict[str, Any]:
+    """What is said of one number of steps beside its rows."""
+    counted = counted_operations(make_problem(size, steps, device))
+    return {
+        "GFLOP a task, needed": round(floating_point_operations(size, steps) / size.tasks / 1e9, 3),
+        "GFLOP a task, counted by torch in the plain loop": round(counted / size.tasks / 1e9, 3),
+        "largest relative error of a meta-gradient": f"{max(made.errors.values(), default=0.0):.0e}",
+        "left out": made.left_out or "none",
+        **made.facts,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of every method (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every method (%(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch (%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--steps", nargs="+", type=int, choices=STEPS, default=list(STEPS), help="inner steps")
@@ -356,27 +385,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not (arguments.smoke or is_idle(arguments.anyway)):
         return 1
-    complete = set(arguments.methods) == set(METHODS) and tuple(arguments.steps) == STEPS and not arguments.smoke
-    folder = arguments.out or (HERE / "results" if complete else Path(tempfile.mkdtemp(prefix="maml_speed-")))
-    return run(arguments, size, folder)
+    official = set(arguments.methods) == set(METHODS) and not arguments.smoke
+    folder = arguments.out or (HERE / "results" if official else Path(tempfile.mkdtemp(prefix="maml_speed-")))
+    result = open_result(arguments, size, folder)
+    for steps in arguments.steps:
+        made = compare(arguments.methods, size, steps, arguments)
+        result.header["settings"][plural(steps)] = facts(made, size, steps, arguments.device)
+        add_rows(result, steps, made, size)
+    for row in result.rows:
+        if row["metric"] in (SECONDS, SPEED, MEMORY):
+            print(f"{row['setting']}, {row['metric']}: {row['method']} {row['value']:.3f}")
+    print(f"written: {result.path}")
+    return 0
 
 
-def run(arguments: argparse.Namespace, size: Size, folder: Path) -> int:
-    """Times everything, then writes the file."""
-    load, before, start = os.getloadavg()[0], processor_seconds(), time.perf_counter()
-    found = {steps: compare(arguments.methods, size, steps, arguments) for steps in arguments.steps}
-    others = others_share(before, processor_seconds(), time.perf_counter() - start)
-    if others is not None and others > 5:
-        print(f"Other processes took {others} % of the processors meanwhile; the times mean little.", file=sys.stderr)
-    memory = {
-        steps: {name: peak_memory_alone(name, steps, arguments) for name in seconds}
-        for steps, (seconds, *_) in found.items()
-    }
-    needed = {s: floating_point_operations(size, s) for s in found}
-    counted = {s: counted_operations(make_problem(size, s, arguments.device)) for s in found}
+def open_result(arguments: argparse.Namespace, size: Size, folder: Path) -> Result:
+    """The file: a new one for all numbers of steps, else the one that there is."""
     name = "maml_speed" if arguments.device == "cpu" else f"maml_speed_{arguments.device}"
-    (folder / f"{name}.json").unlink(missing_ok=True)  # all rows are of one run
-    result = Result(
+    if tuple(arguments.steps) == STEPS:
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    return Result(
         name,
         description=(
             "Second-order MAML, forward and backward to all meta-gradients: Conv4, 5-way 1-shot, 15 queries a class. "
@@ -395,27 +423,10 @@ def run(arguments: argparse.Namespace, size: Size, folder: Path) -> int:
             "device": arguments.device,
             "threads": arguments.threads,
             "rounds": arguments.rounds,
-            "GFLOP a task, needed": {plural(s): round(work / size.tasks / 1e9, 3) for s, work in needed.items()},
-            "GFLOP a task, counted by torch in the plain loop": {
-                plural(s): round(work / size.tasks / 1e9, 3) for s, work in counted.items()
-            },
-            "largest relative error of a peer's meta-gradient": {
-                plural(steps): f"{max(errors.values(), default=0.0):.0e}" for steps, (_, _, errors, _) in found.items()
-            },
-            "left out": {name: why for *_, left_out in found.values() for name, why in left_out.items()} or "none",
-            "load before": round(load, 2),
-            "processor time of other processes": "not known" if others is None else f"{others} %",
         },
         packages=("torchopt", "higher", "parallel-metalearn"),
         folder=folder,
     )
-    for steps, (seconds, rates, _, _) in found.items():
-        add_rows(result, steps, seconds, rates, memory[steps], size)
-    for row in result.rows:
-        if row["metric"] in (SECONDS, SPEED, MEMORY):
-            print(f"{row['setting']}, {row['metric']}: {row['method']} {row['value']:.3f}")
-    print(f"written: {result.path}")
-    return 0
 
 
 if __name__ == "__main__":

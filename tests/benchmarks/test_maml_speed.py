@@ -90,7 +90,7 @@ def test_the_best_peer_is_no_method_of_ours(speed, tmp_path):
     size = speed.Size()
     rate = speed.floating_point_operations(size, 1)  # a second of work
     seconds = {"quickstudy": [2.0] * 7, "plain autograd loop": [6.0] * 7, "torchopt": [4.0] * 7}
-    speed.add_rows(written, 1, seconds, [rate] * 7, {"quickstudy": 100.0}, size)
+    speed.add_rows(written, 1, speed.Comparison(seconds, [rate] * 7, memory={"quickstudy": 100.0}), size)
     values = {(row["method"], row["metric"]): row["value"] for row in written.rows}
     assert values["floor", speed.SECONDS] == pytest.approx(1)
     assert [values[name, speed.SPEED] for name in seconds] == [2, pytest.approx(4 / 6), 1]
@@ -117,7 +117,7 @@ def test_a_peer_that_fails_is_left_out_with_the_reason(speed, monkeypatch, capsy
         torch.set_num_threads(threads)
     assert "torchopt is left out at 1 step: ModuleNotFoundError" in capsys.readouterr().err
     content = json.loads((tmp_path / "maml_speed.json").read_text())
-    assert content["settings"]["left out"]["torchopt"].startswith("ModuleNotFoundError")
+    assert content["settings"]["1 step"]["left out"]["torchopt"].startswith("ModuleNotFoundError")
     assert {row["method"] for row in content["rows"]} == {"quickstudy", "plain autograd loop", "floor"}
 
 
@@ -125,3 +125,17 @@ def test_peak_memory_is_that_of_the_iterations(speed):
     size = speed.Size(tasks=2, width=4, side=16, n_query=2)
     assert speed.peak_memory("plain autograd loop", size, 1, "cpu") >= 0
     assert speed.resident("VmHWM") >= speed.resident("VmRSS") > 0
+
+
+def test_a_part_of_the_steps_goes_beside_the_other_part(speed, monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "peak_memory_alone", lambda *arguments: 1.0)
+    arguments = ["--smoke", "--methods", "quickstudy", "plain autograd loop", "--out", str(tmp_path), "--steps"]
+    threads = torch.get_num_threads()
+    try:
+        for steps in ("1", "5"):
+            assert speed.main([*arguments, steps]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    content = json.loads((tmp_path / "maml_speed.json").read_text())
+    assert {row["setting"] for row in content["rows"]} == {"1 step", "5 steps"}
+    assert {"1 step", "5 steps"} < content["settings"].keys()
