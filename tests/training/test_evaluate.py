@@ -74,6 +74,30 @@ def test_the_same_seed_gives_the_same_result_and_more_tasks_begin_with_the_same_
     assert not torch.equal(one, other)
 
 
+class Noisy(Learner):
+    """Answers at random, and remembers the tasks that it was shown."""
+
+    def __init__(self, draws):
+        super().__init__()
+        self.draws, self.seen = draws, []
+
+    def adapt(self, task, *, generator=None):
+        self.seen.append(task)
+        torch.rand(self.draws, generator=generator)
+        return lambda x: Categorical(logits=torch.rand(*x.shape[:2], task.n_way, generator=generator))
+
+    def loss(self, tasks, *, generator=None):
+        raise NotImplementedError
+
+
+def test_a_learner_that_draws_noise_meets_the_same_tasks_as_any_other():
+    learners = [Noisy(draws) for draws in (0, 1, 17)]
+    for learner in learners:
+        evaluate(learner, SOURCE, tasks=12, batch=4, seed=-3)
+    for tasks in zip(*(learner.seen for learner in learners)):
+        assert all(torch.equal(task.query.x, tasks[0].query.x) for task in tasks)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_restores_the_mode_and_leaves_weights_and_random_state_alone(training):
     learner = PrototypicalNetwork(torch.nn.Sequential(MLP(6, 4), torch.nn.Dropout(), torch.nn.BatchNorm1d(4)))

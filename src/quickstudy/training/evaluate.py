@@ -11,6 +11,8 @@ from quickstudy.errors import TaskError
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import Task, TaskSource
 
+NOISE = 0x9E3779B97F4A7C15  # far from any seed that a person would choose
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -59,7 +61,7 @@ def evaluate(
         source: Where the tasks come from.
         tasks: How many; published comparisons take at least 600.
         batch: Tasks at a time. Another number draws other tasks from the same seed.
-        seed: Of the tasks and of the learner's own noise.
+        seed: Of the tasks, which are the same for every learner, and of the learner's own noise.
         device: Where to adapt; by default where the learner is.
 
     Raises:
@@ -75,6 +77,8 @@ def evaluate(
     if tasks < 1 or batch < 1:
         raise TaskError(f"{tasks} tasks, {batch} at a time, cannot be evaluated on: take at least 1.")
     generator = Generator().manual_seed(seed)
+    # Noise has a generator of its own, so that a learner that draws much meets the same tasks as one that draws none.
+    noise = Generator().manual_seed((seed + NOISE) % 2**63)
     where = device or next((p.device for p in learner.parameters()), torch.device("cpu"))
     training = learner.training
     learner.eval()
@@ -86,7 +90,7 @@ def evaluate(
             for done in range(0, tasks, batch):
                 # Whole batches are drawn and the surplus dropped, so that `tasks` does not change the first ones.
                 drawn = source.sample(batch, generator=generator)[: tasks - done].to(where)
-                values.append(judge(learner, drawn, generator).double().cpu())
+                values.append(judge(learner, drawn, noise).double().cpu())
                 metric = "mean squared error" if drawn.n_way is None else "accuracy %"
     finally:
         learner.train(training)
