@@ -193,3 +193,55 @@ def test_first_order_is_second_order_where_the_hessian_is_zero() -> None:
         gradients.append(torch.autograd.grad(losses.sum(), maml.parameters())[0])
     torch.testing.assert_close(gradients[0], gradients[1])
     assert gradients[0].abs().sum() > 0
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(F.dropout(self.a(x), 0.3, self.training))
+        return out
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_recomputed_steps_meet_the_same_dropout(steps: int) -> None:
+    """Two recomputations of the same noise agree with the finite difference of a loss under fixed noise."""
+    tasks, maml = tasks_of(6), MAML(Noisy(), lr=0.2, steps=steps, low_memory=True)
+
+    def loss() -> Tensor:
+        torch.manual_seed(3)
+        return maml.loss(tasks).sum()
+
+    loss()  # the size of a graph is measured the first time
+    maml.zero_grad()
+    loss().backward()
+    weight = next(maml.parameters())
+    direction, values = torch.randn_like(weight), []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * 1e-6 * direction
+        values.append(loss().detach())
+        with torch.no_grad():
+            weight -= sign * 1e-6 * direction
+    assert weight.grad is not None
+    torch.testing.assert_close((weight.grad * direction).sum(), (values[0] - values[1]) / 2e-6, rtol=1e-4, atol=1e-7)
+
+
+def test_unequal_weights_meet_the_same_dropout() -> None:
+    tasks, maml = tasks_of(6), MAML(Noisy(), lr=0.2, steps=2)
+    gradients = []
+    for weights in (torch.tensor([1.0, 2.0, -1.0]), torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, -2.0])):
+        torch.manual_seed(3)
+        gradients.append(gradient(maml.loss(tasks), maml.net, weights))
+    for first, ones, difference in zip(*gradients):
+        torch.testing.assert_close(first, ones + difference)
+
+
+def test_measuring_the_size_of_a_graph_takes_no_noise() -> None:
+    tasks, maml = tasks_of(6), MAML(Noisy(), lr=0.2, steps=2)
+    torch.manual_seed(3)
+    first = maml.loss(tasks).detach()
+    torch.manual_seed(3)
+    torch.testing.assert_close(maml.loss(tasks).detach(), first)

@@ -152,6 +152,8 @@ class InnerLoop:
             return each()
         try:
             return vectorised()
+        except torch.OutOfMemoryError:
+            raise  # a smaller memory_budget is the remedy, not a loop over tasks
         except (RuntimeError, NotImplementedError, ValueError) as refusal:
             self.batching = "loop"
             try:

@@ -26,9 +26,11 @@ class MAML(Learner):
         net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
             become `BatchNorm`.
         lr: Inner step size $\alpha$.
-        steps: Number of inner steps.
+        steps: Number of inner steps in meta-training.
+        adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
         order: 2 differentiates through the inner gradients; 1 is first-order MAML.
-        adapts: Says for a parameter's name whether it adapts; the others are shared by all tasks. By default all do.
+        adapts: Says for a parameter's name whether it adapts; the others are shared by all tasks. By default all do,
+            frozen ones too, which meta-training leaves as they are.
         regulariser: $\lambda J_{reg}$, a scalar function of one task's adapted weights by name.
         statistics: What batch normalisation normalises queries by: "support", so that a query's answer does not
             depend on the others; or "transductive", by the query set itself, as in the paper's code.
@@ -54,6 +56,7 @@ class MAML(Learner):
         *,
         lr: float = 0.4,
         steps: int = 1,
+        adapt_steps: int | None = None,
         order: Literal[1, 2] = 2,
         adapts: Callable[[str], bool] | None = None,
         regulariser: Callable[[Params], Tensor] | None = None,
@@ -77,12 +80,13 @@ class MAML(Learner):
             statistics=statistics,
             batching=batching,
         )
+        self.adapt_steps = steps if adapt_steps is None else adapt_steps
         self.meta_gradient = MetaGradient(self.inner, regulariser, memory_budget, low_memory)
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         head = head_for(task)
         with evaluating(self.net):
-            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.inner.steps])[0]
+            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
         return self.inner.predictor(adapted, head)
 
     def adapt_stepwise(self, task: Task, steps: int) -> list[Predictor]:

@@ -8,7 +8,8 @@ graph outlives its chunk.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,17 +108,21 @@ class MetaGradient:
         """The same without the graph of the steps, which are taken back one at a time, each recomputed."""
         loop, support, last = self.loop, tasks.support, max(emphasis)
 
+        noise = Noise(support.x.device)
+
         def advance(step: int, phi: Params) -> Params:
             def function(phi: Params, meta: Params, own: Own) -> list[Adapted]:
                 return [Adapted(loop.advance(step, phi, meta, own, head), {})]
 
-            return loop.over_tasks(function, meta, support, phi)[0].weights
+            with noise.of(("step", step)):
+                return loop.over_tasks(function, meta, support, phi)[0].weights
 
         def read_out(step: int, phi: Params) -> Adapted:
             def function(phi: Params, meta: Params, own: Own) -> list[Adapted]:
                 return [loop.read_out(step, phi, meta, own)]
 
-            return loop.over_tasks(function, meta, support, phi)[0]
+            with noise.of(("read out", step)):
+                return loop.over_tasks(function, meta, support, phi)[0]
 
         def start() -> Params:
             return {n: v.expand(len(tasks), *v.shape) for n, v in loop.start(meta).items()}
@@ -223,10 +228,40 @@ class MetaGradient:
                 storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
                 return value
 
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-                plain.adapt(meta, tasks[:1].support, head, [steps])
+            one, noise = tasks[:1], Noise(tasks.support.x.device)
+            with noise.of("before"), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+                adapted = plain.adapt(meta, one.support, head, [steps])[0]
+                if not self.loop.many_go_one_by_one(one.query.x):
+                    plain.outputs(adapted, one.query.x)  # the query half is vectorised too
+            noise.restore("before")
             self._graph_bytes[key] = max(1, sum(storages.values()))
         return max(1, min(len(tasks), self.memory_budget // self._graph_bytes[key]))
+
+
+class Noise:
+    """Torch's random state on some occasions, so that what is computed again meets the same dropout."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = [device] if device.type == "cuda" else []
+        self._states: dict[Any, list[Tensor]] = {}
+
+    @contextmanager
+    def of(self, occasion: Any) -> Iterator[None]:
+        """Within it the random state is that of the first time; after a second time it is as it was before."""
+        if occasion not in self._states:
+            self._states[occasion] = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._cuda)]
+            yield
+            return
+        with torch.random.fork_rng(self._cuda):
+            self.restore(occasion)
+            yield
+
+    def restore(self, occasion: Any) -> None:
+        """Sets the random state back to that of an occasion."""
+        cpu, *cuda = self._states[occasion]
+        torch.set_rng_state(cpu)
+        for device, state in zip(self._cuda, cuda):
+            torch.cuda.set_rng_state(state, device)
 
 
 def pull_back(
@@ -248,8 +283,14 @@ class _Losses(torch.autograd.Function):
             with torch.enable_grad():
                 return solve([value.detach().requires_grad_() for value in meta], share)
 
-        losses, gradients = solve_for(None)
-        ctx.solve_for = solve_for
+        noise = Noise(meta[0].device)
+
+        def solve_again(share: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+            with noise.of("solution"):
+                return solve_for(share)
+
+        losses, gradients = solve_again(None)
+        ctx.solve_for = solve_again
         ctx.save_for_backward(*gradients)
         return losses
 

@@ -28,7 +28,8 @@ class MetaSGD(Learner):
         net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
             become `BatchNorm`.
         lr: Every entry of $\alpha$ is drawn uniformly between these two, as in the paper; one number sets all to it.
-        steps: Number of inner steps.
+        steps: Number of inner steps in meta-training.
+        adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
         order: 2 differentiates through the inner gradients; 1 takes them for constants.
         rates_lr: Outer step size of $\alpha$; by default that of $\theta$, as in the paper.
         statistics: What batch normalisation normalises queries by: "support", or "transductive", by the query set.
@@ -56,6 +57,7 @@ class MetaSGD(Learner):
         *,
         lr: float | tuple[float, float] = (0.005, 0.1),
         steps: int = 1,
+        adapt_steps: int | None = None,
         order: Literal[1, 2] = 2,
         rates_lr: float | None = None,
         statistics: Statistics = "support",
@@ -77,12 +79,13 @@ class MetaSGD(Learner):
         )
         self.rates_lr = rates_lr
         self.inner = InnerLoop(self.net, descend, steps=steps, order=order, statistics=statistics, batching=batching)
+        self.adapt_steps = steps if adapt_steps is None else adapt_steps
         self.meta_gradient = MetaGradient(self.inner, None, memory_budget, low_memory)
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         head = head_for(task)
         with evaluating(self.net):
-            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.inner.steps])[0]
+            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
         return self.inner.predictor(adapted, head)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:

@@ -53,7 +53,7 @@ class History:
         """Records a validation, and says whether it is the best."""
         validation = Validation(self.step, self.seconds, found.metric, found.mean, found.ci95)
         self.validations.append(validation)
-        if self.best is None or validation.score > self.best.score:
+        if self.best is None or math.isnan(self.best.score) or validation.score > self.best.score:
             self.best = validation
             return True
         return False

@@ -22,6 +22,7 @@ from quickstudy.training.history import History, Progress
 logger = logging.getLogger(__name__)
 
 VALIDATIONS = 20
+NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 
 def meta_train(
@@ -47,8 +48,10 @@ def meta_train(
 ) -> History:
     """Meta-trains a learner on the tasks of a source.
 
-    Afterwards the learner is in evaluation mode and holds its best weights on `validation`, or its last ones where
-    there is none. A run that is resumed continues bit for bit: parameters, optimiser, tasks and random state.
+    Afterwards the learner is in evaluation mode, on the device that it came from, and holds its best weights on
+    `validation`, or its last ones where there is none. On several devices the gradient is that of one device with all
+    tasks, except where batch normalisation uses the statistics of a whole step, which are then those of each device's
+    share. A run that is resumed continues bit for bit: parameters, optimiser, tasks and random state.
 
     Args:
         learner: Is trained in place.
@@ -90,6 +93,7 @@ def meta_train(
         raise ShapeError(f"{type(learner).__name__} has no parameters that learn, so there is nothing to meta-train.")
     if tasks_per_step % fabric.world_size:
         raise ShapeError(f"{tasks_per_step} tasks a step do not divide among {fabric.world_size} devices.")
+    home = next(learner.parameters()).device
     run = _Run(learner, fabric, lr, seed)
     folder = None if out is None else Path(out)
     settings = {
@@ -101,6 +105,8 @@ def meta_train(
         "schedule": schedule,
         "clip": clip,
         "seed": seed,
+        "precision": fabric.strategy.precision.precision,
+        **({"steps": steps} if schedule == "cosine" else {}),
     }
     if folder is not None and (folder / CHECKPOINT).exists():
         if not resume:
@@ -145,7 +151,7 @@ def meta_train(
         run.set_rates(0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0)
         tasks = source.sample(tasks_per_step, generator=run.generator)[share].to(fabric.device)
         with fabric.autocast():
-            loss = learner.loss(tasks, generator=run.generator).mean()
+            loss = learner.loss(tasks, generator=run.noise).mean()
         value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
             raise diverged(f"the loss is {value} at step {history.step + 1}")
@@ -172,7 +178,7 @@ def meta_train(
             save()
     if run.best is not None:
         learner.load_state_dict(run.best)
-    learner.eval()
+    learner.to(home).eval()
     return history
 
 
@@ -186,6 +192,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.generator = Generator().manual_seed(seed)
+        self.noise = Generator().manual_seed(seed + NOISE)  # apart, so that all learners meet the same tasks
         self.history = History()
         self.best: dict[str, Tensor] | None = None
         torch.manual_seed(seed)
@@ -219,8 +226,8 @@ class _Run:
         precision.optimizer_step(self.optimizer)
 
     def is_finite(self) -> bool:
-        """Whether all parameters are."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.learner.parameters())
+        """Whether all parameters and buffers are."""
+        return all(bool(value.isfinite().all()) for value in self.learner.state_dict().values())
 
     def state(self) -> dict[str, Any]:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -230,6 +237,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "generator": self.generator.get_state(),
+            "noise": self.noise.get_state(),
             "random_state": torch.get_rng_state(),
             "cuda_random_state": cuda,
             "history": self.history.to_settings(),
@@ -241,6 +249,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
+        self.noise.set_state(state["noise"])
         torch.set_rng_state(state["random_state"])
         if torch.cuda.is_available() and state["cuda_random_state"]:
             torch.cuda.set_rng_state_all(state["cuda_random_state"])
