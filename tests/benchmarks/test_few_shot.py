@@ -148,3 +148,53 @@ def test_long_runs_stand_beside_the_published_figures(few_shot, tiny, tmp_path):
     assert len(result.rows) == len(few_shot.PUBLISHED)
     labels = {(unit.method, label) for unit in few_shot.long_runs([0]) for label in unit.labels}
     assert {(row["method"], row["setting"]) for row in result.rows} <= labels
+
+
+def test_only_the_next_units_run_unless_all_are_asked_for_and_none_begins_too_late(few_shot, tmp_path, monkeypatch):
+    begun = []
+
+    class Process:
+        returncode = 0
+
+        def wait(self, timeout):
+            return 0
+
+    def start(unit, arguments, checkpoints):
+        begun.append(unit.name)
+        (few_shot.folder_of(unit, checkpoints) / "rows.json").write_text("[]")
+        return Process()
+
+    monkeypatch.setattr(few_shot, "start", start)
+    arguments = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints"), "--only", "maml/"]
+    assert few_shot.main(arguments) == 0
+    assert few_shot.main([*arguments, "--jobs", "2"]) == 0
+    assert begun == ["glyphs-5-way-1-shot/maml/0", "glyphs-5-way-1-shot/maml/0", "glyphs-5-way-1-shot/fomaml/0"]
+    begun.clear()
+    assert few_shot.main([*arguments, "--all"]) == 0
+    assert len(begun) == 2 * len(few_shot.SETTINGS)
+    begun.clear()
+    assert few_shot.main([*arguments, "--all", "--hours", "0"]) == 0
+    assert not begun
+
+
+def test_a_unit_that_fails_is_named_and_the_others_go_on(few_shot, tmp_path, monkeypatch, capsys):
+    class Process:
+        def __init__(self, returncode):
+            self.returncode = returncode
+
+        def wait(self, timeout):
+            return self.returncode
+
+    def start(unit, arguments, checkpoints):
+        if unit.method == "maml":
+            return Process(1)
+        rows = [{"method": unit.method, "setting": unit.labels[0], "metric": "accuracy %", "value": 50.0, "seed": 0}]
+        (few_shot.folder_of(unit, checkpoints) / "rows.json").write_text(json.dumps(rows))
+        return Process(0)
+
+    monkeypatch.setattr(few_shot, "start", start)
+    arguments = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints"), "--only", "glyphs-5*maml/"]
+    assert few_shot.main([*arguments, "--all"]) == 1
+    assert "glyphs-5-way-1-shot/maml/0: failed with exit code 1." in capsys.readouterr().err
+    (row,) = json.loads((tmp_path / "few_shot_equal_time.json").read_text())["rows"]
+    assert row["method"] == "fomaml"

@@ -109,6 +109,7 @@ def test_a_peer_that_fails_is_left_out_with_the_reason(speed, monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "torchopt", None)
     sys.modules.pop("peers.torchopt_maml", None)
     monkeypatch.setattr(speed, "peak_memory_alone", lambda *arguments: 1.0)
+    monkeypatch.setattr(speed.gc, "collect", lambda: 0)
     names = ["quickstudy", "plain autograd loop", "torchopt"]
     threads = torch.get_num_threads()
     try:
@@ -129,6 +130,7 @@ def test_peak_memory_is_that_of_the_iterations(speed):
 
 def test_a_part_of_the_steps_goes_beside_the_other_part(speed, monkeypatch, tmp_path):
     monkeypatch.setattr(speed, "peak_memory_alone", lambda *arguments: 1.0)
+    monkeypatch.setattr(speed.gc, "collect", lambda: 0)
     arguments = ["--smoke", "--methods", "quickstudy", "plain autograd loop", "--out", str(tmp_path), "--steps"]
     threads = torch.get_num_threads()
     try:
