@@ -224,6 +224,10 @@ class Scale:
     noise: bool = False
     """Small pictures of noise instead of the data."""
 
+    def validation(self, setting: Setting) -> int:
+        """Validation tasks: half as many where a task has four times the queries."""
+        return self.validation_tasks // (2 if setting.n_way > 5 else 1)
+
     def shape(self, data: str) -> tuple[int, int, int]:
         channels, side, _ = SHAPES[data]
         return (channels, 16, 16) if self.noise else (channels, side, side)
@@ -310,7 +314,7 @@ def train(unit: Unit, training: Training, learner: Learner, scale: Scale, folder
             schedule="cosine",
             clip=training.clip,
             validation=validation,
-            validation_tasks=scale.validation_tasks,
+            validation_tasks=scale.validation(setting),
             seed=unit.seed,
             out=folder,
             resume=True,
@@ -362,7 +366,12 @@ def row(unit: Unit, label: str, found: Evaluation, history: History | None, scal
 def curve(unit: Unit, history: History, scale: Scale) -> Iterator[dict[str, Any]]:
     """Accuracy on validation tasks as training goes on: all of it in one row, and rows of some moments."""
     points = [[round(v.seconds, 1), v.step, round(v.mean, 3)] for v in history.validations]
-    common = {"method": unit.method, "setting": unit.labels[0], "seed": unit.seed, "n": scale.validation_tasks}
+    common = {
+        "method": unit.method,
+        "setting": unit.labels[0],
+        "seed": unit.seed,
+        "n": scale.validation(unit.settings[0]),
+    }
     if history.best is not None:
         best = {"value": history.best.mean, "ci95": history.best.ci95, "seconds": history.best.seconds}
         yield {**common, "metric": VALIDATION, **best, "curve": points}
@@ -390,7 +399,7 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
     common = {
         "network": f"Conv4, {scale.width} feature maps",
         "test": f"{scale.test_tasks} tasks of {QUERIES} queries a class, the same ones for all learners",
-        "validation": f"{scale.validation_tasks} tasks; the best weights on them are evaluated",
+        "validation": f"{scale.validation_tasks} tasks (20-way: half); the best weights on them are evaluated",
         "threads a unit": torch.get_num_threads(),
         "training settings": "of each learner in its rows; the table TRAINING in benchmarks/few_shot.py",
     }
