@@ -229,9 +229,10 @@ def self_check(
             right[method] += int((answered == data.y[out]).sum())
             confusions[method].index_put_((data.y[out], answered), torch.ones_like(answered), accumulate=True)
     n = int((folds >= 0).sum())
-    scores = tuple(
-        Score(method, "pictures left out", *proportion(right[method], n), n, seconds[method]) for method in methods
-    )
+    scores = []
+    for method in methods:
+        mean, low, high = proportion(right[method], n)
+        scores.append(Score(method, "pictures left out", mean, None, n, seconds[method], low, high))
     best = max(methods, key=lambda method: right[method])
     first = next(iter(methods))
     ties = [method for method in methods if method != best and right[method] == right[best]]
@@ -243,7 +244,7 @@ def self_check(
         )
     else:
         why = f"It named {right[best]} of {n} pictures that were left out, as did {' and '.join(ties)}."
-    return SelfCheck(scores, best, why, confusions[best])
+    return SelfCheck(tuple(scores), best, why, confusions[best])
 
 
 def stratified_folds(data: LabelledSet, seed: int) -> Tensor:
@@ -259,7 +260,22 @@ def stratified_folds(data: LabelledSet, seed: int) -> Tensor:
     return folds
 
 
-def proportion(right: int, n: int) -> tuple[float, float]:
-    """A share in per cent, and half the width of its 95 % interval by Wilson's score, which is never nought."""
+def proportion(right: int, n: int) -> tuple[float, float, float]:
+    r"""A share in per cent, and the ends of its 95 % interval.
+
+    $$\frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n}$$
+
+    The interval is never empty, stays within 0 and 100, and does not lie evenly about the share.
+
+    Example:
+        >>> from quickstudy.adapt_folder import proportion
+        >>> [round(value) for value in proportion(10, 10)]
+        [100, 72, 100]
+
+    References:
+        Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+    """
     z, p = 1.96, right / n
-    return 100 * p, 100 * z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    middle, scale = (p + z * z / (2 * n)), 1 + z * z / n
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return 100 * p, max(0.0, 100 * (middle - half) / scale), min(100.0, 100 * (middle + half) / scale)

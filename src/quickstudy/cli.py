@@ -494,10 +494,10 @@ def adapt(
     for warning in report.warnings:
         console.print(f"[yellow]note[/] {escape(warning)}", soft_wrap=True)
     if report.check is not None:
-        table = Table("method", "left-out pictures named rightly", box=None)
+        table = Table("method", "left-out pictures named rightly (95 % interval)", box=None)
         for score in report.check.scores:
             used = " [bold](used)[/]" if score.method == report.check.used else ""
-            table.add_row(f"{score.method}{used}", f"{score.mean:.0f} ± {score.ci95:.0f} % of {score.n}")
+            table.add_row(f"{score.method}{used}", f"{score.mean:.0f} % {score.interval(0)} of {score.n}")
         out_console.print(table)
     table_at, report_at = escape(str(out / "predictions.csv")), escape(str(out / "report.html"))
     named = "" if answers is None else f"{len(answers.files)} pictures named in {table_at}; "

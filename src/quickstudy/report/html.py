@@ -163,7 +163,7 @@ def _table(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def _dots(scores: Sequence[Score], setting: str, ours: str, chance: float | None) -> str:
-    rows = [Dot(s.method, s.mean, s.ci95, strong=s.method == ours) for s in scores if s.setting == setting]
+    rows = [Dot(s.method, s.mean, strong=s.method == ours, ends=s.ends) for s in scores if s.setting == setting]
     return dots(rows, chance=chance, title=f"Accuracy, {setting}")
 
 

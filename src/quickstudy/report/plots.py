@@ -45,9 +45,11 @@ class Dot:
     label: str
     mean: float
     ci95: float | None = None
-    """Half the width of the interval."""
+    """Half the width of the interval, where it lies evenly about the mean."""
     strong: bool = False
     """Whether it is the row that the page is about."""
+    ends: tuple[float, float] | None = None
+    """Both ends of the interval, where it does not."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,9 @@ def dots(
         parts.append(_line(x.start, y, x.clamp(row.mean), y, "stem" + strong))
         parts.append(_text(x.start, y - 11, row.label, "label halo" + strong, anchor="start"))
         value = f"{row.mean:.1f}"
-        if row.ci95 is not None:
-            left, right = x.clamp(row.mean - row.ci95), x.clamp(row.mean + row.ci95)
-            parts.append(_line(left, y, right, y, "interval" + strong))
+        ends = row.ends or (None if row.ci95 is None else (row.mean - row.ci95, row.mean + row.ci95))
+        if ends is not None:
+            parts.append(_line(x.clamp(ends[0]), y, x.clamp(ends[1]), y, "interval" + strong))
         parts.append(f'<circle cx="{_px(x.clamp(row.mean))}" cy="{_px(y)}" r="4" class="dot{strong}"/>')
         parts.append(_text(WIDTH, y - 11, value, "value halo" + strong, anchor="end"))
     said = "; ".join(f"{row.label} {row.mean:.1f} {unit}" for row in rows)

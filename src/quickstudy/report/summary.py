@@ -22,11 +22,37 @@ class Score:
     mean: float
     """Accuracy, in per cent."""
     ci95: float | None
-    """Half the width of the 95 % interval, in per cent points; None where there is none."""
+    """Half the width of the 95 % interval, in per cent points; None where there is none, or where it has `low` and
+    `high`."""
     n: int
     """Tasks that it is the mean of, or pictures that were left out."""
     seconds: float | None = None
     """Of adapting to one task and predicting its queries; None where it was not measured."""
+    low: float | None = None
+    """Lower end of the interval, in per cent, where it does not lie evenly about the mean, as that of a share does."""
+    high: float | None = None
+    """Upper end of it."""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the 95 % interval, in per cent; None where there is none."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        return None if self.ci95 is None else (self.mean - self.ci95, self.mean + self.ci95)
+
+    def interval(self, digits: int = 1) -> str:
+        """The 95 % interval in words, "" where there is none.
+
+        Example:
+            >>> from quickstudy.report import Score
+            >>> Score("maml", "5-way 1-shot", 94.2, 0.4, n=600).interval()
+            '± 0.4'
+            >>> Score("maml", "pictures left out", 100.0, None, n=9, low=70.1, high=100.0).interval(0)
+            '(70 to 100)'
+        """
+        if self.low is not None and self.high is not None:
+            return f"({self.low:.{digits}f} to {self.high:.{digits}f})"
+        return "" if self.ci95 is None else f"± {self.ci95:.{digits}f}"
 
 
 @dataclass(frozen=True)
