@@ -74,3 +74,11 @@ def test_a_query_alone_equals_a_query_among_others_and_nothing_is_changed():
     torch.testing.assert_close(together, alone, **TIGHT)
     assert anil.training
     assert all(torch.equal(value, before[name]) for name, value in anil.state_dict().items())
+
+
+def test_adapting_in_training_mode_drops_nothing_out() -> None:
+    tasks = tasks_of(6)
+    learner = ANIL(MLP(6, 8), nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3)), steps=3).train()
+    first, second = (learner.adapt(tasks)(tasks.query.x).probs for _ in range(2))
+    assert torch.equal(first, second)
+    assert learner.net.training

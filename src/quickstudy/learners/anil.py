@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Generator, Tensor, nn
 
-from quickstudy.learners.embedding import embed, embed_inductively
+from quickstudy.learners.embedding import embed, embed_inductively, evaluating
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, gradient_descent, named_tensors
 from quickstudy.learners.learner import Learner, Predictor
@@ -63,13 +63,14 @@ class ANIL(Learner):
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         head, support = head_for(task), replace(task.support, x=embed_inductively(self.body, task.support.x))
-        adapted = self.inner.adapt(named_tensors(self), support, head, [self.inner.steps])[0]
+        with evaluating(self.net):
+            adapted = self.inner.adapt(named_tensors(self), support, head, [self.inner.steps])[0]
         predict = self.inner.predictor(adapted, head)
         return lambda x: predict(embed_inductively(self.body, x))
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         head = head_for(tasks)
-        support, query = embed(self.body, tasks.support.x, tasks.query.x)
+        support, query = embed(self.body, tasks.support, tasks.query)
         adapted = self.inner.adapt(named_tensors(self), replace(tasks.support, x=support), head, [self.inner.steps])[0]
         losses = head.losses(self.inner.outputs(adapted, query), tasks.query.y)  # (b, q)
         return (losses * tasks.query.weights()).sum(1)

@@ -10,23 +10,38 @@ from torch import Tensor, nn
 from quickstudy.tasks.task import Examples
 
 
-def embed(net: nn.Module, *xs: Tensor) -> tuple[Tensor, ...]:
-    """Embeds sets `(b, n, *input)` into `(b, n, *features)`, all in one forward pass.
+def embed(net: nn.Module, *sets: Examples) -> tuple[Tensor, ...]:
+    """Embeds sets `(b, n, *input)` into `(b, n, *features)`, all in one forward pass; masked examples become zero.
 
-    In training mode batch normalisation therefore sees support and query as one batch.
+    In training mode batch normalisation therefore sees support and query as one batch, of the real examples alone.
     """
-    flat = torch.cat([x.flatten(0, 1) for x in xs])
-    if flat.ndim == 4:
-        flat = flat.contiguous(memory_format=torch.channels_last)
-    z: Tensor = net(flat)
-    parts = z.split([x.shape[0] * x.shape[1] for x in xs])
-    return tuple(part.unflatten(0, x.shape[:2]) for part, x in zip(parts, xs))
+    sizes = [examples.y.shape[0] * examples.y.shape[1] for examples in sets]
+    flat = torch.cat([examples.x.flatten(0, 1) for examples in sets])
+    if all(examples.mask is None for examples in sets):
+        z = _forward(net, flat)
+    else:
+        real = torch.cat([examples.real().flatten() for examples in sets])
+        z = scatter(_forward(net, flat[real]), real)
+    return tuple(part.unflatten(0, examples.y.shape[:2]) for part, examples in zip(z.split(sizes), sets))
 
 
 def embed_inductively(net: nn.Module, x: Tensor) -> Tensor:
     """Embeds `(b, n, *input)` with running statistics and without dropout, whatever mode `net` is in."""
     with evaluating(net):
-        return embed(net, x)[0]
+        z: Tensor = _forward(net, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return z
+
+
+def scatter(values: Tensor, real: Tensor) -> Tensor:
+    """Rows `(m, *size)` where `real` `(n,)` is true, `m` times, and zeros elsewhere: `(n, *size)`."""
+    return values.new_zeros(len(real), *values.shape[1:]).index_put((real,), values)
+
+
+def _forward(net: nn.Module, flat: Tensor) -> Tensor:
+    if flat.ndim == 4:
+        flat = flat.contiguous(memory_format=torch.channels_last)
+    z: Tensor = net(flat)
+    return z
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class FineTune(Learner):
                 "counted from 0. Build it with the number of classes of the meta-training set."
             )
         examples = tasks.everything
-        (z,) = embed(self.net, examples.x)
+        (z,) = embed(self.net, examples)
         z = z.flatten(2)
         self.check(z)
         logits = self.logits(z, self.classifier.weight, self.classifier.bias)  # (b, n, n_classes)

@@ -77,7 +77,7 @@ class MatchingNetwork(Learner):
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         members = self.members(tasks)
-        support, query = (z.flatten(2) for z in embed(self.net, tasks.support.x, tasks.query.x))
+        support, query = (z.flatten(2) for z in embed(self.net, tasks.support, tasks.query))
         log_p = self.log_p(query, self.in_context(support, tasks.support), members)
         return -(log_p.gather(-1, tasks.query.y[..., None]).squeeze(-1) * tasks.query.weights()).sum(1)
 

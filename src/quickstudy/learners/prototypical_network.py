@@ -59,7 +59,7 @@ class PrototypicalNetwork(Learner):
         )
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
-        support, query = embed(self.net, tasks.support.x, tasks.query.x)
+        support, query = embed(self.net, tasks.support, tasks.query)
         prototypes = self.prototypes(support, tasks)
         log_p = self.logits(query, prototypes).log_softmax(-1)  # (b, q, k)
         nll = -log_p.gather(-1, tasks.query.y[..., None]).squeeze(-1)

@@ -5,7 +5,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
-from quickstudy.learners.embedding import embed, embed_inductively, evaluating, one_hot
+from quickstudy.learners.embedding import embed, embed_inductively, evaluating, one_hot, scatter
 from quickstudy.learners.learner import Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
@@ -63,11 +63,21 @@ class RelationNetwork(Learner):
         return predict
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
-        support, queries = embed(self.net, tasks.support.x, tasks.query.x)
+        support, queries = embed(self.net, tasks.support, tasks.query)
         classes = self.class_maps(support, tasks)
-        scores: Tensor = self.relation(classes, queries).sigmoid()  # (b, q, k)
+        scores: Tensor = self.compare(classes, queries, tasks.query.mask).sigmoid()  # (b, q, k)
         gaps = (scores - F.one_hot(tasks.query.y, classes.shape[1])).square().sum(-1)
         return (gaps * tasks.query.weights()).sum(1)
+
+    def compare(self, classes: Tensor, queries: Tensor, mask: Tensor | None) -> Tensor:
+        """Logits of each query with each class, `(b, q, k)`; masked queries are compared with none, and get zeros."""
+        if mask is None:
+            logits: Tensor = self.relation(classes, queries)
+            return logits
+        of_task, real = mask.nonzero()[:, 0], mask.flatten()
+        alone: Tensor = self.relation(classes[of_task], queries[mask][:, None])[:, 0]  # (real queries, k)
+        among: Tensor = scatter(alone, real).unflatten(0, mask.shape)
+        return among
 
     def class_maps(self, maps: Tensor, task: Task) -> Tensor:
         """The mean maps of each class, `(b, n, *maps)` to `(b, k, *maps)`."""

@@ -230,12 +230,7 @@ class LearnerContract:
         if not case.masks:
             pytest.skip(f"{case} takes no masks")
         learner, tasks = case.learner(), case.tasks()
-        kept = torch.ones(len(tasks), tasks.support.n + 2, dtype=torch.bool)
-        kept[:, -2:] = False
-        strangers = Examples(tasks.query.x[:, :2] * 5 + 1, tasks.query.y[:, :2])
-        support = Examples(
-            torch.cat([tasks.support.x, strangers.x], 1), torch.cat([tasks.support.y, strangers.y], 1), kept
-        )
+        support = pad(tasks.support, tasks.query)
         assert_same(answers(learner, replace(tasks, support=support)), answers(learner, tasks))
 
     def test_masked_query_examples_do_not_count_in_the_loss(self, case: Case) -> None:
@@ -249,6 +244,17 @@ class LearnerContract:
         masked = replace(tasks, query=replace(tasks.query, mask=mask))
         fewer = replace(tasks, query=tasks.query.map(lambda value: value[:, :-2]))
         assert_same(learner.loss(masked, generator=seeded()), learner.loss(fewer, generator=seeded()))
+
+    def test_masked_examples_change_nothing_in_meta_training(self, case: Case) -> None:
+        if case.transductive:
+            pytest.skip(f"{case} says that it is transductive")
+        if not case.masks:
+            pytest.skip(f"{case} takes no masks")
+        learner, padded, tasks = case.learner().train(), case.learner().train(), case.tasks()
+        more = replace(tasks, support=pad(tasks.support, tasks.query), query=pad(tasks.query, tasks.support))
+        assert_same(padded.loss(more, generator=seeded()), learner.loss(tasks, generator=seeded()))
+        for (name, found), expected in zip(padded.state_dict().items(), learner.state_dict().values()):
+            assert torch.allclose(found, expected), f"{name} depends on masked examples"
 
     def test_it_takes_any_number_of_shots(self, case: Case) -> None:
         learner = case.learner()
@@ -311,6 +317,14 @@ class LearnerContract:
 def double(value: Tensor) -> Tensor:
     """Floats in float64; anything else as it is."""
     return value.double() if value.is_floating_point() else value
+
+
+def pad(examples: Examples, others: Examples) -> Examples:
+    """The same examples, and two far away that are masked out."""
+    mask = torch.ones(len(examples.x), examples.n + 2, dtype=torch.bool)
+    mask[:, -2:] = False
+    strangers = others.x[:, :2] * 50 + 1
+    return Examples(torch.cat([examples.x, strangers], 1), torch.cat([examples.y, others.y[:, :2]], 1), mask)
 
 
 def seeded() -> Generator:
