@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -118,6 +119,79 @@ def test_a_layer_without_running_averages_keeps_them_from_then_on_and_the_log_sa
 def test_a_lazy_layer_is_refused_until_it_has_seen_a_batch() -> None:
     with pytest.raises(ShapeError, match="Run the network once"):
         make_batch_norm_explicit(nn.LazyBatchNorm1d())
+
+
+class WithReLU(nn.BatchNorm1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+def hooked() -> nn.Module:
+    layer = nn.BatchNorm1d(4)
+    layer.register_forward_hook(lambda module, inputs, output: output.relu())
+    return layer
+
+
+def parametrised() -> nn.Module:
+    layer = nn.BatchNorm1d(4)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "extra"),
+    [(lambda: WithReLU(4), "forward of its own"), (hooked, "hooks"), (parametrised, "parametrizations")],
+)
+def test_a_layer_that_does_more_than_torchs_is_refused(make: Callable[[], nn.Module], extra: str) -> None:
+    with pytest.raises(ShapeError, match=extra):
+        make_batch_norm_explicit(nn.Sequential(nn.Linear(6, 4), make()))
+
+
+class Renamed(nn.BatchNorm1d):
+    """Torch's by another name."""
+
+
+@pytest.mark.parametrize("make", [Renamed, nn.SyncBatchNorm])
+def test_a_layer_that_does_what_torchs_does_is_taken(make: type[nn.Module]) -> None:
+    assert isinstance(make_batch_norm_explicit(make(4)), BatchNorm)
+
+
+def test_a_lazy_layer_is_taken_when_it_has_seen_a_batch() -> None:
+    layer = nn.LazyBatchNorm1d()
+    layer(batches(6, 4)[0])
+    assert isinstance(make_batch_norm_explicit(layer), BatchNorm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("share", [None, torch.full((6,), 1 / 6)])
+def test_moments_of_half_precision_are_those_of_float32(dtype: torch.dtype, share: Tensor | None) -> None:
+    x = (200 * batches(6, 4, 5, 3)[0]).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = moments_among(x, share)
+    for one, expected in zip(found, moments_among(x.float(), share)):
+        torch.testing.assert_close(one, expected)
+
+
+def test_in_mixed_precision_vmap_takes_the_layer() -> None:
+    layer, x = BatchNorm(4), torch.stack(batches(6, 4))
+    with moments_of(layer), torch.autocast("cpu", torch.bfloat16):
+        found = torch.func.vmap(layer)(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), torch.stack([layer.train()(one) for one in x]), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("kept", [{}, {"share": torch.full((6,), 1 / 6)}])
+def test_a_layer_used_twice_has_moments_for_each_use(kept: dict[str, Tensor]) -> None:
+    shared = BatchNorm(4)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Sequential(BatchNorm(4)))
+    a, b = batches(6, 4)[:2]
+    with moments_of(net, **kept) as moments:
+        of_batch = net(a)
+    assert list(moments) == ["0.1", "0.2", "3.0"]
+    for _ in range(2):
+        with normalised_by(net, moments):
+            torch.testing.assert_close(net(a), of_batch)
+            torch.testing.assert_close(net(b)[:1], net(b[:1]))
 
 
 def test_given_moments_are_used_and_running_averages_left_alone() -> None:

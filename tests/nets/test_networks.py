@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quickstudy import MLP, Conv4, conv4_classifier
 from quickstudy.errors import ShapeError
 from quickstudy.nets.context import AttentionLSTM, BidirectionalLSTM
+from quickstudy.nets.conv4 import FirstBlock
 from quickstudy.nets.relation_module import RelationModule
 from quickstudy.nets.resnet12 import ResNet12
 
@@ -119,3 +120,23 @@ def test_networks_may_be_copied_and_restored(net: nn.Module) -> None:
         nn.init.normal_(p)
     twin.load_state_dict(net.state_dict())
     torch.testing.assert_close(twin.eval()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_moments_of_the_first_block_are_exact_in_mixed_precision(dtype: torch.dtype) -> None:
+    block = FirstBlock(1, 8, strided=False)
+    faint = 0.05 * (torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.2)
+    exact = block.convolve(faint, torch.ones(8))[1](None)
+    with torch.autocast("cpu", dtype):
+        y, moments, _ = block.convolve(faint, torch.ones(8))
+        assert y.dtype == dtype
+        assert block(faint).dtype == dtype
+        for found, expected in zip(moments(None), exact):
+            torch.testing.assert_close(found, expected)
+
+
+def test_conv4_works_in_half_precision_throughout() -> None:
+    net = Conv4(1, 4)
+    x = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = net(x)
+    torch.testing.assert_close(net.bfloat16()(x.bfloat16()).float(), expected, rtol=0.1, atol=0.1)

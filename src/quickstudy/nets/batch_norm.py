@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from quickstudy.errors import ShapeError
 
@@ -30,7 +31,7 @@ class BatchNorm(nn.Module):
     batch, and update the running averages; in evaluation mode they are the running averages. Inside
     `normalised_by` they are the moments that the caller gives, inside `normalised_by_batch` and `moments_of` those of
     the batch, which `moments_of` hands to the caller; all of them leave the running averages alone. Parameters and
-    buffers bear torch's names.
+    buffers bear torch's names. Moments are computed in float32 at least, whatever the precision of the batch.
 
     Args:
         channels: `c`, the size of the second axis.
@@ -54,18 +55,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
         self.eps, self.momentum = eps, momentum
-        self.given: Moments | None = None
+        self.given: tuple[Moments, ...] | None = None  # one for each call of a forward pass, or one for all
         self.source: Literal["mode", "batch", "observed"] = "mode"
         self.share: Tensor | None = None
-        self.observed: Moments | None = None
+        self.observed: tuple[Moments, ...] | None = None  # one for each call
+        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `(n, c, *size)`."""
         if self.given is not None:
-            return self._affine(x, self.given)
+            return self._affine(x, self._next(self.given))
         if self.source == "observed" or (self.source == "batch" and self.share is not None):
-            self.observed = moments_among(x, self.share)
-            return self._affine(x, self.observed)
+            return self._affine(x, self._observe(moments_among(x, self.share)))
         if self.source == "batch":
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         momentum = self._momentum()
@@ -80,12 +81,12 @@ class BatchNorm(nn.Module):
             n: Values of a channel in the batch.
         """
         if self.given is not None:
-            return self.given
+            return self._next(self.given)
         if self.source == "mode" and not self.training:
             return Moments(self.running_mean, self.running_var)
         moments = batch(self.share)
         if self.source == "observed":
-            self.observed = moments
+            self._observe(moments)
         elif self.source == "mode":
             momentum = self._momentum()
             with torch.no_grad():
@@ -101,9 +102,19 @@ class BatchNorm(nn.Module):
         return scale, shift if self.bias is None else self.bias + shift
 
     def _affine(self, x: Tensor, moments: Moments) -> Tensor:
-        scale, shift = self.scale_and_shift(moments)
+        scale, shift = (part.to(x.dtype) for part in self.scale_and_shift(moments))  # vmap takes one precision only
         # One fused kernel each way: normalisation by mean 0 and variance 1 leaves its own scale and shift.
         return F.batch_norm(x, torch.zeros_like(shift), torch.ones_like(shift), scale, shift, False, 0.0, 0.0)
+
+    def _observe(self, moments: Moments) -> Moments:
+        self.observed = (*(self.observed or ()), moments)
+        return moments
+
+    def _next(self, given: tuple[Moments, ...]) -> Moments:
+        """A network that calls the layer several times has moments for each call, in turn."""
+        moments = given[self.calls % len(given)]
+        self.calls += 1
+        return moments
 
     def _momentum(self) -> float:
         """The weight of a new batch in the running averages; counts the batch in training mode."""
@@ -142,12 +153,25 @@ class _Moments(torch.autograd.Function):
 
 
 def moments_among(x: Tensor, share: Tensor | None = None) -> Moments:
-    """The moments of `(n, c, *size)`, each example counting by its share `(n,)`, or alike."""
+    """The moments of `(n, c, *size)`, each example counting by its share `(n,)`, or alike; in float32 at least."""
+    x = at_least_float32(x)
     if share is None:
         return Moments(*_Moments.apply(x))  # type: ignore[no-untyped-call]
-    flat = x.flatten(2) if x.ndim > 2 else x[..., None]  # (n, c, positions)
-    mean = share @ flat.mean(-1)
-    return Moments(mean, share @ (flat - mean[:, None]).square().mean(-1))
+    flat, share = x.flatten(2) if x.ndim > 2 else x[..., None], share.to(x.dtype)  # (n, c, positions)
+    with without_autocast(x):
+        mean = share @ flat.mean(-1)
+        return Moments(mean, share @ (flat - mean[:, None]).square().mean(-1))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Within it, matrix products on the device of `x` keep their precision: eight bits do not make a variance."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def make_batch_norm_explicit(net: nn.Module) -> nn.Module:
@@ -160,7 +184,8 @@ def make_batch_norm_explicit(net: nn.Module) -> nn.Module:
         `net`, or its replacement where `net` itself is such a layer.
 
     Raises:
-        ShapeError: Where a lazy layer has not seen its first batch.
+        ShapeError: Where a lazy layer has not seen its first batch, or a layer does more than torch's: has a `forward`
+            of its own, hooks, or parametrizations.
     """
     explicit: dict[nn.Module, nn.Module] = {}  # a layer that is used in several places stays one layer
 
@@ -181,6 +206,11 @@ def make_batch_norm_explicit(net: nn.Module) -> nn.Module:
 def _explicit(layer: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         raise ShapeError(f"{layer} does not know its number of channels yet. Run the network once on a batch before.")
+    if extra := _what_torch_does_not(layer):
+        raise ShapeError(
+            f"{layer} has {extra}, which a batch normalisation with explicit statistics would leave out. "
+            "Move what it does beside normalising into a module of its own, after a batch normalisation of torch's."
+        )
     explicit = BatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum, affine=layer.affine)
     own = layer.state_dict()
     if "running_mean" not in own:
@@ -196,6 +226,19 @@ def _explicit(layer: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
     return explicit.train(layer.training)
 
 
+def _what_torch_does_not(layer: nn.modules.batchnorm._BatchNorm) -> str | None:
+    """What a layer does beside torch's batch normalisation."""
+    if "forward" in vars(layer) or type(layer).forward not in (
+        nn.modules.batchnorm._BatchNorm.forward,
+        nn.SyncBatchNorm.forward,
+    ):
+        return "a forward of its own"
+    if is_parametrized(layer):
+        return "parametrizations"
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return "hooks" if any(hooks) else None
+
+
 def batch_norms(net: nn.Module) -> dict[str, BatchNorm]:
     """The batch normalisation layers of `net` by name."""
     return {name: module for name, module in net.named_modules() if isinstance(module, BatchNorm)}
@@ -203,15 +246,16 @@ def batch_norms(net: nn.Module) -> dict[str, BatchNorm]:
 
 @contextmanager
 def normalised_by(net: nn.Module, moments: Mapping[str, Moments]) -> Iterator[None]:
-    """Within it, each layer of `net` named in `moments` normalises by those."""
+    """Within it, each layer of `net` named in `moments` normalises by those: see `moments_of`."""
     layers = batch_norms(net)
     for name, given in moments.items():
-        layers[name].given = given
+        layer = layers[name if name in layers else name.rpartition(".")[0]]
+        layer.given = (*(layer.given or ()), given)
     try:
         yield
     finally:
         for layer in layers.values():
-            layer.given = None
+            layer.given, layer.calls = None, 0
 
 
 @contextmanager
@@ -234,14 +278,21 @@ def normalised_by_batch(net: nn.Module, share: Tensor | None = None) -> Iterator
 
 @contextmanager
 def moments_of(net: nn.Module, share: Tensor | None = None) -> Iterator[dict[str, Moments]]:
-    """`normalised_by_batch` that fills a dictionary with the moments of the last batch when it ends."""
+    """`normalised_by_batch` that fills a dictionary with the moments that each layer saw when it ends.
+
+    They go by the layer's name; a layer that was called several times has one entry a call, in their order: `norm.1`,
+    `norm.2`, and so on.
+    """
     layers = batch_norms(net)
     observed: dict[str, Moments] = {}
     for layer in layers.values():
         layer.source, layer.share = "observed", share
     try:
         yield observed
-        observed.update({name: layer.observed for name, layer in layers.items() if layer.observed is not None})
+        for name, layer in layers.items():
+            calls = layer.observed or ()
+            names = [name] if len(calls) == 1 else [f"{name}.{i + 1}" for i in range(len(calls))]
+            observed.update(zip(names, calls))
     finally:
         for layer in layers.values():
             layer.source, layer.share, layer.observed = "mode", None, None

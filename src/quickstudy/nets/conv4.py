@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
-from quickstudy.nets.batch_norm import BatchNorm, Moments, moments_among
+from quickstudy.nets.batch_norm import BatchNorm, Moments, at_least_float32, moments_among, without_autocast
 
 FEW_CHANNELS = 3
 AT_ONCE = 8  # pictures whose first feature maps fit into a processor's cache
@@ -34,7 +34,8 @@ class Block(nn.Module):
         sign = self._sign()
         y, moments, n = self.convolve(x, sign)
         scale, shift = self.norm.scale_and_shift(self.norm.choose(moments, n))
-        return F.relu(torch.addcmul(shift[:, None, None], y, (sign * scale)[:, None, None]))
+        scale, shift = (sign * scale).to(y.dtype), shift.to(y.dtype)
+        return F.relu(torch.addcmul(shift[:, None, None], y, scale[:, None, None]))
 
     def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
         """The pooled convolution with channels turned by `sign`, its moments without both, and its values a channel."""
@@ -74,11 +75,13 @@ class FirstBlock(Block):
         weight = self.conv.weight.flatten(1)  # (width, 9 channels)
 
         def moments(share: Tensor | None) -> Moments:
+            values, kernels = at_least_float32(patches), at_least_float32(weight)
             each = None if share is None else (share / (h * w))[:, None].expand(n, h * w).reshape(-1, 1)
-            mean = patches.mean(0) if each is None else (each * patches).sum(0)
-            centred = patches - mean
-            covariance = centred.mT @ (centred / len(patches) if each is None else each * centred)
-            return Moments(weight @ mean, ((weight @ covariance) * weight).sum(1))
+            mean = values.mean(0) if each is None else (each * values).sum(0)
+            centred = values - mean
+            with without_autocast(values):
+                covariance = centred.mT @ (centred / len(values) if each is None else each * centred)
+                return Moments(kernels @ mean, ((kernels @ covariance) * kernels).sum(1))
 
         kernel, pooled = (sign[:, None] * weight).mT, []
         for part in patches.split(AT_ONCE * h * w):
