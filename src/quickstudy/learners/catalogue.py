@@ -1,6 +1,7 @@
 """The learners and networks by name, for whoever has only a name: saved priors and the command line."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import NoneType
@@ -78,7 +79,7 @@ class Recipe:
                 f"{self.learner} is not made of one network: construct {entry.kind.__name__} yourself, and load its "
                 "weights with quickstudy.artefacts.read_artefact."
             )
-        return entry.wrap(net, **options)
+        return entry.wrap(self, net, options)
 
     def body(self) -> nn.Module:
         """The network that embeds an input."""
@@ -114,8 +115,8 @@ class Entry:
     """Its class."""
     build: Callable[[Recipe, Options], Learner]
     """Makes it with a network by name."""
-    wrap: Callable[..., Learner] | None
-    """Makes it of a network; None where it needs more than one, or none."""
+    wrap: Callable[[Recipe, nn.Module, Options], Learner] | None
+    """Makes it of the user's own network; None where it needs more than one, or none."""
     options: Options = field(default_factory=dict)
     """What it is constructed with unless told otherwise."""
     trained: bool = True
@@ -137,24 +138,42 @@ def check_options(name: str, kind: type, options: Options) -> None:
                 map(repr, get_args(known[option])) if get_origin(known[option]) is Literal else _types(known[option])
             )
             raise ShapeError(f"{option} is {value!r}, but for {name} it is {kinds}.")
+        if isinstance(value, int | float) and not math.isfinite(value):
+            raise ShapeError(f"{option} is {value}, but for {name} it is a finite number.")
+        if option in AT_LEAST and value is not None and value < AT_LEAST[option]:
+            raise ShapeError(f"{option} is {value}, but for {name} it is at least {AT_LEAST[option]}.")
+        if option in ABOVE_0 and value is not None and value <= 0:
+            raise ShapeError(f"{option} is {value}, but for {name} it is above 0.")
+    for option, parameter in inspect.signature(kind).parameters.items():
+        needed = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if needed and option in known and option != "n_features" and option not in options:
+            raise ShapeError(f"{name} needs {option}: give it among the options, such as options={{{option!r}: 64}}.")
 
 
-_PLAIN = (bool, int, float, str, NoneType)
+AT_LEAST = {"steps": 0, "adapt_steps": 0, "body_steps": 0, "context_steps": 0, "k": 1, "n_classes": 1, "pull": 0}
+"""The least that some options can be, whosesoever they are."""
+ABOVE_0 = {"lr", "rates_lr", "body_lr", "temperature", "scale", "memory_budget"}
+_PLAIN = (bool, int, float, str)
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """Those of the types that a hint allows whose values can be written in a file."""
+    return [kind for kind in get_args(hint) or [hint] if kind in (*_PLAIN, NoneType)]
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether values of a type can be written in a file."""
-    return get_origin(hint) is Literal or all(kind in _PLAIN for kind in get_args(hint) or [hint])
+    """Whether there is a value, other than none, that can be written in a file."""
+    return get_origin(hint) is Literal or any(kind in _PLAIN for kind in _kinds(hint))
 
 
 def _types(hint: Any) -> list[str]:
-    return ["none" if kind is NoneType else f"of type {kind.__name__}" for kind in get_args(hint) or [hint]]
+    return ["none" if kind is NoneType else f"of type {kind.__name__}" for kind in _kinds(hint)]
 
 
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
-    kinds = set(get_args(hint) or [hint])
+    kinds = _kinds(hint)
     return type(value) in kinds or (type(value) is int and float in kinds)
 
 
@@ -167,12 +186,21 @@ def n_features(body: nn.Module, shape: tuple[int, ...]) -> int:
     return int(features)
 
 
-def _embedding(wrap: type[Learner], summary: str, **options: Any) -> Entry:
-    return Entry(summary, wrap, lambda recipe, given: wrap(recipe.body(), **given), wrap, options, any_way=True)
+def _classifier(kind: type[Learner], summary: str, **options: Any) -> Entry:
+    def wrap(recipe: Recipe, net: nn.Module, given: Options) -> Learner:
+        learner: Learner = kind(net, **given)
+        return learner
+
+    return Entry(summary, kind, lambda recipe, given: wrap(recipe, recipe.classifier(), given), wrap, options)
 
 
-def _classifier(wrap: type[Learner], summary: str, **options: Any) -> Entry:
-    return Entry(summary, wrap, lambda recipe, given: wrap(recipe.classifier(), **given), wrap, options)
+def _prototypical_network(recipe: Recipe, net: nn.Module, options: Options) -> Learner:
+    return PrototypicalNetwork(net, **options)
+
+
+def _matching_network(recipe: Recipe, net: nn.Module, options: Options) -> Learner:
+    size = n_features(net, recipe.shape) if options.get("context_steps") else None
+    return MatchingNetwork(net, n_features=size, **options)
 
 
 def _anil(recipe: Recipe, options: Options) -> Learner:
@@ -181,6 +209,13 @@ def _anil(recipe: Recipe, options: Options) -> Learner:
 
 
 def _relation_network(recipe: Recipe, options: Options) -> Learner:
+    if recipe.net != "conv4" or recipe.net_options.keys() - {"width"}:
+        given = "".join(f", {name}={value!r}" for name, value in recipe.net_options.items())
+        raise ShapeError(
+            f"relation_network is made of the paper's own conv4, of which only the width can be set; got {recipe.net}"
+            f"{given}. Construct RelationNetwork yourself for another network."
+        )
+    check_options("conv4", Conv4, recipe.net_options)
     width = recipe.net_options.get("width", 64)
     return RelationNetwork(*relation_nets(recipe.shape[0], width, size=recipe.shape[-1]), **options)
 
@@ -201,8 +236,20 @@ LEARNERS: dict[str, Entry] = {
     "anil": Entry("MAML in which only the last layer adapts", ANIL, _anil, None),
     "meta_sgd": _classifier(MetaSGD, "MAML with a learned rate for every weight"),
     "maml_plus_plus": _classifier(MAMLPlusPlus, "MAML with a loss at every step and learned rates"),
-    "prototypical_network": _embedding(PrototypicalNetwork, "distance to the mean embedding of each class"),
-    "matching_network": _embedding(MatchingNetwork, "attention over the support set by cosine"),
+    "prototypical_network": Entry(
+        "distance to the mean embedding of each class",
+        PrototypicalNetwork,
+        lambda recipe, options: _prototypical_network(recipe, recipe.body(), options),
+        _prototypical_network,
+        any_way=True,
+    ),
+    "matching_network": Entry(
+        "attention over the support set by cosine",
+        MatchingNetwork,
+        lambda recipe, options: _matching_network(recipe, recipe.body(), options),
+        _matching_network,
+        any_way=True,
+    ),
     "relation_network": Entry(
         "a learned comparison with each class", RelationNetwork, _relation_network, None, any_way=True
     ),
