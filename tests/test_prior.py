@@ -105,7 +105,7 @@ def test_a_folder_without_a_prior_says_so(tmp_path):
     [
         ({"learner": "mamml"}, "there is no learner 'mamml'; there are maml, "),
         ({"net": "conv5"}, "there is no network 'conv5'; there are conv4, "),
-        ({"options": {"stepps": 3}}, "maml has no option 'stepps'; it has lr, steps, order"),
+        ({"options": {"stepps": 3}}, "maml has no option 'stepps'; it has lr, steps, "),
         ({"options": {"adapts": "all"}}, "maml has no option 'adapts'"),
         ({"options": {"steps": 1.5}}, "steps is 1.5, but for maml it is of type int"),
         ({"options": {"lr": "fast"}}, "lr is 'fast', but for maml it is of type float"),
@@ -134,3 +134,54 @@ def test_the_catalogue_knows_which_learners_take_more_classes_than_they_were_bui
     else:
         with pytest.raises(ShapeError, match="a 3-way task needs 3"):
             answers(learner)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"options": {"steps": -1}}, "steps is -1, but for maml it is at least 0"),
+        ({"options": {"lr": 0}}, "lr is 0, but for maml it is above 0"),
+        ({"options": {"lr": float("nan")}}, "lr is nan, but for maml it is a finite number"),
+        ({"learner": "meta_sgd", "options": {"lr": "fast"}}, "lr is 'fast', but for meta_sgd it is of type float."),
+        ({"learner": "fine_tune"}, "fine_tune needs n_classes: give it among the options"),
+        ({"learner": "relation_network", "net": "resnet12"}, "paper's own conv4, .*; got resnet12"),
+        ({"learner": "relation_network", "net_options": {"downsample": "stride"}}, "got conv4, downsample='stride'"),
+        ({"learner": "relation_network", "net_options": {"width": "wide"}}, "width is 'wide'"),
+    ],
+)
+def test_an_option_with_an_impossible_value_says_what_it_may_be(settings, told):
+    with pytest.raises(ShapeError, match=told):
+        Recipe(**{"learner": "maml", "net": "conv4", "shape": SHAPE, "n_way": 3} | settings).build()
+
+
+def test_one_rate_is_enough_for_meta_sgd():
+    learner = Recipe("meta_sgd", "conv4", SHAPE, 3, {"lr": 0.01}, {"width": 4}).build()
+    rates = [value for name, value in learner.named_parameters() if not name.startswith("net.")]
+    assert rates
+    assert all((value == 0.01).all() for value in rates)
+
+
+def test_a_matching_network_with_context_is_told_the_size_of_an_embedding():
+    options = {"context_steps": 2}
+    learner = Recipe("matching_network", "conv4", SHAPE, 3, options, {"width": 4}).build().eval()
+    own = Recipe("matching_network", None, SHAPE, 3, options).build(nn.Sequential(nn.Flatten(), nn.Linear(784, 6)))
+    assert answers(learner).shape == answers(own.eval()).shape == (2, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (recipe("maml"), "the recipe makes a MAML, and the learner is a PrototypicalNetwork"),
+        (recipe(width=5), r"of shape \(5.*and the learner has \(4"),
+    ],
+)
+def test_a_learner_is_not_saved_with_a_recipe_that_makes_another(tmp_path, other, told):
+    with pytest.raises(ShapeError, match=told):
+        save(tmp_path / "prior", Prior(recipe().build(), other))
+    assert not (tmp_path / "prior").exists()
+
+
+def test_saving_draws_no_random_numbers(tmp_path):
+    learner, before = recipe().build(), torch.get_rng_state()
+    save(tmp_path, Prior(learner, recipe()))
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,15 +1,18 @@
 """Priors: meta-trained learners with all that is needed to use them again."""
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
-from quickstudy.errors import DamagedArtefactError
-from quickstudy.learners.catalogue import Recipe
+from quickstudy.errors import DamagedArtefactError, ShapeError
+from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
 
 KIND = "learner"
@@ -30,6 +33,9 @@ class Prior:
 def save(path: Path | str, prior: Prior) -> None:
     """Saves a prior as a folder with `prior.json` and `weights.safetensors`.
 
+    Raises:
+        ShapeError: Where the recipe makes another learner than this one, which could then not be loaded.
+
     Example:
         >>> import tempfile
         >>> from quickstudy import Prior, Recipe, load, save
@@ -39,8 +45,53 @@ def save(path: Path | str, prior: Prior) -> None:
         ...     type(load(folder).learner).__name__
         'PrototypicalNetwork'
     """
+    check_recipe(prior)
     settings = {"recipe": prior.recipe.to_settings(), "encoder": prior.encoder, "training": prior.training}
     write_artefact(Path(path), Artefact(KIND, settings, prior.learner.state_dict()))
+
+
+def check_recipe(prior: Prior) -> None:
+    """Raises ShapeError where the recipe does not make a learner of this kind, with weights of these shapes."""
+    recipe, learner = prior.recipe, prior.learner
+    if recipe.learner not in LEARNERS:
+        raise ShapeError(f"there is no learner {recipe.learner!r}; there are {', '.join(LEARNERS)}.")
+    kind = LEARNERS[recipe.learner].kind
+    if type(learner) is not kind:
+        raise ShapeError(
+            f"the recipe makes a {kind.__name__}, and the learner is a {type(learner).__name__}: "
+            "save it with the recipe that made it."
+        )
+    if recipe.net is None:
+        return  # the network is the user's own, and given again on loading
+    with torch.random.fork_rng(devices=[]):  # making a learner draws weights, and saving must not
+        expected = {name: tuple(value.shape) for name, value in recipe.build().state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in learner.state_dict().items()}
+    if strange := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        name = strange[0]
+        raise ShapeError(
+            f"the recipe makes {name} of shape {expected.get(name)}, and the learner has {found.get(name)}: "
+            "save it with the recipe that made it, options of learner and network included."
+        )
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, the commit where this is a checkout, and the date, for `Prior.training`."""
+    from quickstudy import __version__
+
+    versions = {"quickstudy": __version__, "torch": torch.__version__}
+    return {"versions": versions, "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this file lies in; None where it was installed otherwise."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists() or not (root / "src" / "quickstudy").is_dir():
+        return None  # a repository that an installed package happens to lie in is another one
+    try:
+        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
