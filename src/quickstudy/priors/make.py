@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+OF_20 = "--n-way 20 --n-query 5 --tasks-per-step 2"
 COMMANDS = {
-    "glyphs_prototypical_network": "--learner prototypical_network --n-way 20 --n-query 5 --tasks-per-step 2 --minutes 15",
+    "glyphs_prototypical_network": f"--learner prototypical_network {OF_20} --minutes 15",
     "glyphs_maml": "--learner maml --set steps=5 --set lr=0.1 --n-way 5 --n-query 10 --tasks-per-step 4 --minutes 25",
-    "glyphs_fine_tune": "--learner fine_tune --set-net width=32 --n-way 20 --n-query 5 --tasks-per-step 2 --minutes 10",
+    "glyphs_fine_tune": f"--learner fine_tune --set-net width=32 {OF_20} --minutes 10",
 }
 """The options of `quickstudy train glyphs` that made each."""
 
