@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from quickstudy import cli
+from quickstudy.tasks.catalogue import load_splits
 from quickstudy.training.checkpoint import CHECKPOINT
 
 COMMANDS = ("demo", "train", "evaluate", "adapt", "data")
@@ -98,6 +99,10 @@ def test_training_saves_a_prior_that_says_how_it_was_made(prior):
     assert manifest["recipe"]["net_options"] == {"width": 4}
     assert manifest["encoder"]["size"] == 16
     assert (training["source"], training["n_way"], training["steps"]) == ("mine", 2, 4)
+    assert [len(training["class_names"][part]) for part in ("train", "validation", "test")] == [14, 3, 3]
+    assert training["data"]["test"]["classes"] == 3
+    assert len(training["data"]["test"]["sha256"]) == 64
+    assert {"versions", "commit", "date", "folder"} <= training.keys()
     assert training["validation"]["metric"] == "accuracy %"
     assert [(t["n_way"], t["n_shot"]) for t in training["unknown"]] == [(2, 1)]
     assert str(prior.parent) not in (prior / "prior.json").read_text()  # no path of this machine
@@ -170,11 +175,71 @@ def test_evaluating_takes_the_classes_that_training_left_out(quickstudy, picture
     assert seen[0].test.class_names == trained.test.class_names
 
 
-def test_evaluating_far_from_the_folder_of_its_training_asks_for_it(quickstudy, prior, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, told = quickstudy("evaluate", prior)
+@pytest.fixture
+def own(quickstudy, tmp_path) -> tuple[Path, Path]:
+    """A folder called like a data set, and a prior trained on it."""
+    folder, out = draw(tmp_path / "far" / "omniglot", 6, 3), tmp_path / "prior"
+    assert quickstudy("train", folder, *TINY, "--out", out)[0] == 0
+    return folder, out
+
+
+def test_evaluating_finds_the_folder_of_its_training_from_anywhere(quickstudy, own, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, out, _ = quickstudy("evaluate", own[1], "--tasks", 4)
+    assert code == 0
+    assert "omniglot test, 2-way 1-shot" in out
+
+
+def test_evaluating_without_the_folder_of_its_training_asks_for_it(quickstudy, own):
+    own[0].rename(own[0].with_name("moved"))
+    code, _, told = quickstudy("evaluate", own[1])
     assert code == 1
-    assert "was trained on a folder 'mine', which is not here: name it with --source." in told
+    assert "was trained on a folder 'omniglot', which is not here: name it with --source." in told
+    assert quickstudy("evaluate", own[1], "--source", own[0].with_name("moved"), "--tasks", 4)[0] == 0
+
+
+def test_evaluating_on_a_folder_that_has_changed_is_refused_unless_it_is_named(quickstudy, own):
+    Image.new("L", (24, 24), "black").save(own[0] / "class 1" / "new.png")
+    code, _, told = quickstudy("evaluate", own[1], "--tasks", 4)
+    assert code == 1
+    assert is_one_message(told)
+    assert "has changed since" in told
+    assert quickstudy("evaluate", own[1], "--source", own[0], "--tasks", 4)[0] == 0
+
+
+def test_evaluating_on_pictures_of_another_shape_says_so(quickstudy, own, monkeypatch):
+    colour = cli.PictureEncoder(size=16, channels=3, ink=False)
+    monkeypatch.setattr(cli, "load_splits", lambda *_, **__: load_splits(str(own[0]), n_way=2, encoder=colour))
+    code, _, told = quickstudy("evaluate", own[1], "--source", own[0])
+    assert code == 1
+    assert "takes pictures of shape (1, 16, 16), and those of" in told
+
+
+def test_without_being_told_training_takes_as_many_queries_as_there_are(own, quickstudy, tmp_path):
+    code, _, told = quickstudy("train", own[0], *TINY[:2], *TINY[4:], "--out", tmp_path / "out")
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "prior.json").read_text())["settings"]["training"]["n_query"] == 2
+    assert "2 classes to validate on are too few to calibrate" in " ".join(told.split())
+
+
+def test_a_prior_validated_on_two_classes_says_why_it_cannot_answer_none_of_these(quickstudy, own, tmp_path):
+    code, _, told = quickstudy("adapt", own[1], own[0], "--unknown", "--out", tmp_path / "out")
+    assert code == 1
+    assert "its training left 2 classes to validate on. Train with --n-way 3 or more" in told
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("train", True), ("demo", False)])
+def test_only_training_that_is_stopped_is_told_how_to_go_on(quickstudy, monkeypatch, tmp_path, command, goes_on):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_splits", stop)
+    arguments = ["glyphs"] if command == "train" else []
+    code, _, told = quickstudy(command, *arguments, "--out", tmp_path / "out")
+    assert code == 130
+    assert "stopped. What was saved is intact" in told
+    assert ("--resume" in told) is goes_on
 
 
 def test_adapting_names_the_pictures_and_says_what_won(quickstudy, pictures, prior, tmp_path):
@@ -261,6 +326,12 @@ def bad_inputs(tmp_path: Path, pictures: Path, prior: Path) -> dict[str, tuple[t
         "a wrong value": ((*train, *out, "--set", "distance=far"), "distance is 'far', but for prototypical_network"),
         "a wrong network": ((*train, *out, "--set-net", "width=-1"), "prototypical_network on conv4 cannot be made"),
         "a negative clip": ((*train, *out, "--clip", "-1"), "'--clip'"),
+        "no minutes": ((*train, *out, "--minutes", "0"), "0.0 is not above 0."),
+        "no rate": ((*train, *out, "--lr", "nan"), "nan is not above 0."),
+        "a negative seed": ((*train, *out, "--seed", "-1"), "-1 is no seed"),
+        "negative steps": ((*train, *out, "--learner", "maml", "--set", "steps=-1"), "at least 0"),
+        "a wrong order": ((*train, *out, "--learner", "maml", "--set", "order=3"), "order is 3"),
+        "an ignored network": ((*train, *out, "--learner", "relation_network", "--net", "resnet12"), "own conv4"),
         "no prior": (("evaluate", tmp_path / "empty"), "holds no prior"),
         "no such prior": (("evaluate", "glyphs_mamml"), "'glyphs_mamml' is neither a folder nor a shipped prior"),
         "too many classes": (("evaluate", prior, "--source", pictures, "--n-way", 7), "7-way tasks need 7 classes"),
@@ -283,6 +354,12 @@ BAD = (
     "a wrong value",
     "a wrong network",
     "a negative clip",
+    "no minutes",
+    "no rate",
+    "a negative seed",
+    "negative steps",
+    "a wrong order",
+    "an ignored network",
     "no prior",
     "no such prior",
     "too many classes",

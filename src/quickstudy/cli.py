@@ -2,11 +2,11 @@
 
 import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +23,18 @@ from rich.table import Table
 from quickstudy import __version__
 from quickstudy.adapt_folder import adapt_folder
 from quickstudy.demo import run_demo
-from quickstudy.errors import DataNotFoundError, MissingExtraError, OutputExistsError, QuickstudyError, ShapeError
+from quickstudy.errors import (
+    DataError,
+    DataNotFoundError,
+    MissingExtraError,
+    OutputExistsError,
+    QuickstudyError,
+    ShapeError,
+)
 from quickstudy.learners.catalogue import LEARNERS, NETS, Recipe
-from quickstudy.learners.prior import Prior, load, save
+from quickstudy.learners.prior import Prior, load, provenance, save
 from quickstudy.priors import shipped, shipped_names
-from quickstudy.tasks.catalogue import SOURCES, load_splits
+from quickstudy.tasks.catalogue import SOURCES, Splits, load_splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
@@ -77,7 +84,8 @@ def main() -> None:
         if code := app(standalone_mode=False):
             raise KeyboardInterrupt if code == STOPPED else SystemExit(code)
     except (KeyboardInterrupt, typer.Abort):
-        fail("stopped. What was saved is intact; `quickstudy train ... --resume` goes on.", STOPPED)
+        goes_on = "; `quickstudy train ... --resume` goes on." if sys.argv[1:2] == ["train"] else "."
+        fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
     except QuickstudyError as error:
         fail(str(error), 1)
     except OSError as error:
@@ -146,12 +154,26 @@ def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
         yield watch
 
 
+def above_0(value: float | None) -> float | None:
+    """Refuses 0, and what is no number, of an option that must be positive."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not above 0.")
+    return value
+
+
+def a_seed(value: int) -> int:
+    """Refuses numbers that cannot be seeds."""
+    if not 0 <= value < 2**62:
+        raise typer.BadParameter(f"{value} is no seed: take 0 or a positive whole number below 2**62.")
+    return value
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
-    seconds: Annotated[float, typer.Option(help="Time for meta-training.", min=1)] = 60.0,
+    seconds: Annotated[float, typer.Option(help="Time for meta-training.", min=1, callback=above_0)] = 60.0,
     tasks: Annotated[int, typer.Option(help="Test tasks of each kind.", min=2)] = 600,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
 ) -> None:
     """Meta-train a learner before your eyes, and see it learn characters of alphabets it has never seen.
@@ -234,13 +256,19 @@ def train(
     learner: Annotated[LearnerName, typer.Option(help="What is meta-trained.")] = LearnerName("prototypical_network"),
     n_way: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
     n_shot: Annotated[int, typer.Option(help="Support pictures a class.", min=1)] = 1,
-    n_query: Annotated[int, typer.Option(help="Query pictures a class.", min=1)] = 15,
+    n_query: Annotated[
+        int | None, typer.Option(help="Query pictures a class; by default 15, or as many as there are.", min=1)
+    ] = None,
     steps: Annotated[int, typer.Option(help="Outer steps.", min=1)] = 5000,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.", min=0)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes.", callback=above_0)
+    ] = None,
     tasks_per_step: Annotated[int, typer.Option(help="Tasks a step, over all devices.", min=1)] = 4,
-    lr: Annotated[float | None, typer.Option(help="Outer rate; by default the learner's own.", min=0)] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Outer rate; by default the learner's own.", callback=above_0)
+    ] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the outer rate.")] = Schedule.cosine,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.", min=0)] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.", callback=above_0)] = None,
     net: Annotated[NetName, typer.Option(help="The network.")] = NetName("conv4"),
     settings: Annotated[
         list[str] | None,
@@ -254,7 +282,7 @@ def train(
     colour: Annotated[bool, typer.Option("--colour", help="Read pictures of your own in colour.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     validation_tasks: Annotated[int, typer.Option(help="Tasks that choose the best weights.", min=2)] = 200,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     devices: Annotated[int, typer.Option(help="Number of processes or GPUs.", min=1)] = 1,
     precision: Annotated[Precision, typer.Option(help="Of the arithmetic.")] = Precision.float32,
@@ -280,6 +308,11 @@ def train(
             source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
         )
     shape = tuple(splits.train.x.shape[1:])
+    queries = n_query or most_queries(n_shot, splits.train, splits.validation)
+    episodes = {
+        split: Episodes(data, n_way=n_way, n_shot=n_shot, n_query=queries)
+        for split, data in (("train", splits.train), ("validation", splits.validation))
+    }
     if learner == "fine_tune":
         chosen["n_classes"] = splits.train.n_classes
     recipe = Recipe(str(learner), str(net), shape, n_way, chosen, chosen_net)
@@ -293,9 +326,11 @@ def train(
         soft_wrap=True,
     )
     name = source if source in SOURCES else Path(source).resolve().name
+    if source in SOURCES and Path(source).is_dir():
+        console.print(f"[yellow]note[/] {source} is the data set; for the folder of that name, write ./{source}")
     episodes = {
-        split: Episodes(data.to(fabric.device), n_way=n_way, n_shot=n_shot, n_query=n_query)
-        for split, data in (("train", splits.train), ("validation", splits.validation))
+        split: Episodes(tasks.data.to(fabric.device), n_way=n_way, n_shot=n_shot, n_query=queries)
+        for split, tasks in episodes.items()
     }
     with watching("meta-training") as watch:
         history = meta_train(
@@ -312,7 +347,7 @@ def train(
             seed=seed,
             out=out,
             resume=resume,
-            settings={"source": name, "n_way": n_way, "n_shot": n_shot, "n_query": n_query, **recipe.to_settings()},
+            settings={"source": name, "n_way": n_way, "n_shot": n_shot, "n_query": queries, **recipe.to_settings()},
             fabric=fabric,
             on_progress=watch if fabric.is_global_zero else None,
         )
@@ -322,11 +357,18 @@ def train(
     console.print(f"{history.step} steps in {history.seconds:.0f} s")
     with console.status("calibrating when to answer none of these"):
         thresholds = calibrate(model.cpu(), splits.validation, n_ways=ways(recipe))
+    if not thresholds:
+        console.print(
+            f"[yellow]note[/] {splits.validation.n_classes} classes to validate on are too few to calibrate "
+            "`adapt --unknown`, which takes 3: train with --n-way 3 or more, or on more classes",
+            soft_wrap=True,
+        )
     training = {
         "source": name,
+        **origin(source, out, splits),
         "n_way": n_way,
         "n_shot": n_shot,
-        "n_query": n_query,
+        "n_query": queries,
         "tasks_per_step": tasks_per_step,
         "lr": lr,
         "schedule": schedule.value,
@@ -335,12 +377,56 @@ def train(
         "seconds": round(history.seconds, 1),
         "validation": None if best is None else {"metric": best.metric, "mean": best.mean, "ci95": best.ci95},
         "unknown": to_settings(thresholds),
-        "versions": {"quickstudy": __version__, "torch": torch.__version__},
-        "date": datetime.now(UTC).date().isoformat(),
+        **provenance(),
     }
     save(out, Prior(model, recipe, splits.encoder.to_settings(), training))
     note = "" if best is None else f" with {best.mean:.1f} ± {best.ci95:.1f} {best.metric} on validation tasks"
     tell(f"saved [bold]{escape(str(out))}[/]{note}\nnext: quickstudy evaluate {escape(str(out))}")
+
+
+def most_queries(n_shot: int, *parts: LabelledSet) -> int:
+    """Query pictures a class where nobody said how many: 15, or what the poorest class leaves."""
+    return max(1, min(15, *(int(part.counts().min()) - n_shot for part in parts)))
+
+
+def origin(source: str, out: Path, splits: Splits) -> dict[str, Any]:
+    """What a prior tells of the data that it was trained on; a folder by its way from the prior."""
+    if source in SOURCES:
+        return {"data": splits.to_settings()}
+    folder = Path(source).resolve()
+    try:
+        way = Path(os.path.relpath(folder, out.resolve())).as_posix()
+    except ValueError:  # on another drive
+        way = folder.as_posix()
+    names = {part: list(getattr(splits, part).class_names) for part in ("train", "validation", "test")}
+    return {"folder": way, "data": splits.to_settings(), "class_names": names}
+
+
+def trained_on(prior: str, training: Mapping[str, Any]) -> str:
+    """The data set, or the folder, that a prior was trained on."""
+    name, way = training.get("source"), training.get("folder")
+    if name is None:
+        raise DataNotFoundError(f"{prior} does not say what it was trained on: name a --source.")
+    folder = Path(name) if way is None else (Path(prior) / way).resolve()
+    if way is None and name in SOURCES:
+        return str(name)
+    if not folder.is_dir():
+        raise DataNotFoundError(f"{prior} was trained on a folder {name!r}, which is not here: name it with --source.")
+    return str(folder)
+
+
+def check_origin(prior: str, training: Mapping[str, Any], where: str, splits: Splits) -> None:
+    """Refuses a folder that has changed since, whose classes may have gone to other parts."""
+    then = training.get("data")
+    if then is None or then == splits.to_settings():
+        return
+    if where in SOURCES:
+        console.print(f"[yellow]note[/] {where} is not drawn or read here quite as it was when {prior} was trained")
+        return
+    raise DataError(
+        f"{where} has changed since {prior} was trained, and classes that it was trained on may now be in the test. "
+        "Restore it, or name it with --source to evaluate on what it holds now."
+    )
 
 
 def ways(recipe: Recipe) -> list[int]:
@@ -406,7 +492,7 @@ def evaluate(
         int | None, typer.Option(help="Query pictures a class; by default 15, or as many as there are.", min=1)
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the tasks.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the tasks.", callback=a_seed)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Adapt a prior to many tasks of classes it has not seen: the mean accuracy with its 95 % interval.
@@ -418,13 +504,9 @@ def evaluate(
     `quickstudy evaluate runs/maml --source omniglot --n-shot 5`
     """
     found = find_prior(prior)
-    where = source or found.training.get("source")
-    if where is None:
-        raise DataNotFoundError(f"{prior} does not say what it was trained on: name a --source.")
-    if source is None and where not in SOURCES and not Path(where).is_dir():
-        raise DataNotFoundError(f"{prior} was trained on a folder {where!r}, which is not here: name it with --source.")
+    where = source or trained_on(prior, found.training)
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
-    with bar(f"loading {escape(where)}") as update:
+    with bar(f"loading {escape(Path(where).name)}") as update:
         encoder = PictureEncoder.from_settings(found.encoder)
         splits = load_splits(
             where,
@@ -433,8 +515,15 @@ def evaluate(
             skip_bad=skip_bad,
             on_progress=lambda done, total: update(done, total, ""),
         )
+    if source is None:
+        check_origin(prior, found.training, where, splits)
     data: LabelledSet = getattr(splits, split)
-    n_query = n_query or max(1, min(15, int(data.counts().min()) - shots))
+    if (shape := tuple(data.x.shape[1:])) != found.recipe.shape:
+        raise ShapeError(
+            f"{prior} takes pictures of shape {found.recipe.shape}, and those of {where} are {shape}. "
+            "Evaluate it on data like those that it was trained on."
+        )
+    n_query = n_query or most_queries(shots, data)
     with console.status(f"adapting to {tasks} tasks"):
         result = evaluate_learner(
             found.learner, Episodes(data, n_way=ways, n_shot=shots, n_query=n_query), tasks=tasks, seed=seed
@@ -442,11 +531,11 @@ def evaluate(
     if as_json:
         values = {"metric": result.metric, "mean": result.mean, "ci95": result.ci95, "n": result.n, "seed": seed}
         out_console.print_json(
-            json.dumps({**values, "source": where, "split": str(split), "n_way": ways, "n_shot": shots})
+            json.dumps({**values, "source": Path(where).name, "split": str(split), "n_way": ways, "n_shot": shots})
         )
     else:
         tell(
-            f"{escape(where)} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
+            f"{escape(Path(where).name)} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
             f"({1000 * result.seconds / result.n:.1f} ms a task)"
         )
 
@@ -460,7 +549,7 @@ def adapt(
     unknown: Annotated[bool, typer.Option("--unknown", help="Answer 'none of these' where it is.")] = False,
     check: Annotated[bool, typer.Option(help="Leave pictures out to compare with simpler methods.")] = True,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
-    seed: Annotated[int, typer.Option(help="Of what is left out.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of what is left out.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.")] = False,
 ) -> None:
     """Learn your own classes from a few pictures each, and name the others.
@@ -507,7 +596,7 @@ def adapt(
 @app.command()
 def data(
     name: Annotated[str | None, typer.Argument(help="A data set to load, or a folder to look at.")] = None,
-    n_way: Annotated[int, typer.Option(help="Classes a task, which every part of a folder must have.")] = 5,
+    n_way: Annotated[int, typer.Option(help="Classes a task, which every part of a folder must have.", min=2)] = 5,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
 ) -> None:
     """List the data sets, or load one and say what is in it.

@@ -1,8 +1,11 @@
 """Where tasks come from by name: a data set that quickstudy knows, or a folder of pictures."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quickstudy.errors import DataNotFoundError
 from quickstudy.tasks.cifar_fs import cifar_fs, fc100
@@ -49,6 +52,31 @@ class Splits:
     validation: LabelledSet
     test: LabelledSet
     encoder: PictureEncoder
+
+    def to_settings(self) -> dict[str, dict[str, Any]]:
+        """How many classes and examples each part has, and its digest, in plain JSON values."""
+        return {
+            name: {"classes": part.n_classes, "examples": len(part.y), "sha256": digest(part)}
+            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+
+
+def digest(data: LabelledSet) -> str:
+    """SHA-256 of inputs, labels and class names: two sets have the same one where nothing in them differs.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy import LabelledSet
+        >>> from quickstudy.tasks.catalogue import digest
+        >>> ants, bees = (LabelledSet(torch.zeros(2, 3), torch.zeros(2).long(), (name,)) for name in ("ant", "bee"))
+        >>> digest(ants) == digest(ants), digest(ants) == digest(bees)
+        (True, False)
+    """
+    header = [str(data.x.dtype), list(data.x.shape), list(data.class_names)]
+    found = hashlib.sha256(json.dumps(header).encode())
+    for tensor in (data.x, data.y):
+        found.update(tensor.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def load_splits(
