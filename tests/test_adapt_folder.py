@@ -218,6 +218,9 @@ def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, ref
 def test_a_prior_without_thresholds_says_how_to_get_them(pictures):
     with pytest.raises(TaskError, match="mine was saved without thresholds for --unknown"):
         adapt_folder(make_prior(), pictures[0], name="mine", unknown=True)
+    few = {"unknown": [], "data": {"validation": {"classes": 2}}}
+    with pytest.raises(TaskError, match="its training left 2 classes to validate on"):
+        adapt_folder(make_prior(training=few), pictures[0], name="mine", unknown=True)
 
 
 def test_bad_pictures_are_named_and_skipped_only_when_asked(pictures, caplog):

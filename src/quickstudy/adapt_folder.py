@@ -109,10 +109,7 @@ def adapt_folder(
     n_shot = float(data.counts().min())
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
-        raise TaskError(
-            f"{name} was saved without thresholds for --unknown. Train it with `quickstudy train` on data that leave "
-            "at least 3 classes to validate on, or omit --unknown."
-        )
+        raise TaskError(f"{name} {why_no_threshold(prior)}, or omit --unknown.")
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}
     warnings = []
@@ -157,8 +154,8 @@ def adapt_folder(
     settings = {"prior": name, "learner": own, "seed": str(seed), "pictures": describe(encoder)}
     if threshold is not None:
         settings["none of these"] = (
-            f"below a probability of {threshold.probability:.3f}, which on validation tasks of {threshold.n_way} "
-            f"classes kept {threshold.kept:.0f} % of their pictures and refused {threshold.refused:.0f} % of others"
+            f"below a probability of {threshold.probability:.3f}, set so that validation tasks of {threshold.n_way} "
+            f"classes keep {threshold.kept:.0f} % of their pictures; of others it refused {threshold.refused:.0f} %"
         )
     report = AdaptReport(
         prior=name,
@@ -179,6 +176,17 @@ def adapt_folder(
             write_atomically(out / "predictions.csv", as_bytes(answers.to_csv(data.class_names, root)))
         write_atomically(out / "report.html", as_bytes(render(report)))
     return report, answers
+
+
+def why_no_threshold(prior: Prior) -> str:
+    """Why a prior has no threshold for "none of these", and what to do about it."""
+    if "unknown" not in prior.training:
+        return "was saved without thresholds for --unknown, which `quickstudy train` calibrates: train it with that"
+    n = prior.training.get("data", {}).get("validation", {}).get("classes", "fewer than 3")
+    return (
+        f"has no thresholds for --unknown: they are calibrated on 2 classes that are shown and a third that is not, "
+        f"and its training left {n} classes to validate on. Train with --n-way 3 or more, or on more classes"
+    )
 
 
 def as_bytes(text: str) -> bytes:

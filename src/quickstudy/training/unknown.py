@@ -23,9 +23,9 @@ class Threshold:
     probability: float
     """The threshold."""
     kept: float
-    """Share of queries of the classes that it keeps, in per cent."""
+    """Share of queries of the classes that it was set to keep, in per cent: an aim, met on the tasks of calibration."""
     refused: float
-    """Share of queries of other classes that it refuses, in per cent."""
+    """Share of queries of other classes that it refused on the tasks of calibration, in per cent."""
 
 
 def calibrate(
@@ -48,6 +48,9 @@ def calibrate(
         n_shots: Numbers of support examples a class.
         tasks: Number of tasks of each size.
         seed: Of the tasks.
+
+    Returns:
+        One a size; none where the data have fewer than three classes, since two are shown and one is not.
     """
     found, least = [], int(data.counts().min())
     for n_shot in n_shots:
