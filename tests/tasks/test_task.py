@@ -79,3 +79,30 @@ def test_everything_keeps_domains_that_both_sides_have():
 def test_moving_to_the_device_it_is_on_changes_nothing():
     task = Task(examples(2), examples(3), 2)
     torch.testing.assert_close(task.to("cpu").query.x, task.query.x)
+
+
+def labelled(*labels, mask=None, size=1):
+    x = torch.zeros(1, len(labels), size)
+    return Examples(x, torch.tensor([labels]), None if mask is None else torch.tensor([mask]))
+
+
+@pytest.mark.parametrize(
+    ("support", "query", "told"),
+    [
+        (labelled(0, 2), labelled(0, 1), r"a support label is 2; those of a 2-way task lie in 0\.\.1"),
+        (labelled(-1, 1), labelled(0, 1), "a support label is -1"),
+        (labelled(0.0, 1.0), labelled(0, 1), "support labels are torch.float32"),
+        (labelled(0, 1), labelled(0, 1, size=3), r"support inputs are \(1, 2, 1\) and query inputs \(1, 2, 3\)"),
+    ],
+)
+def test_a_task_that_does_not_fit_itself_says_where(support, query, told):
+    with pytest.raises(ShapeError, match=told):
+        Task(support, query, 2)
+
+
+def test_what_is_masked_out_may_have_any_label():
+    assert len(Task(labelled(0, 7, mask=[True, False]), labelled(1), 2)) == 1
+
+
+def test_a_query_may_be_of_no_class_that_was_shown():
+    assert len(Task(labelled(0, 1), labelled(2), 2)) == 1

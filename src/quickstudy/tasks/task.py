@@ -66,6 +66,11 @@ class Examples:
 class Task:
     """A batch of tasks: `support` to learn from, `query` to be judged on.
 
+    Raises:
+        ShapeError: Where inputs of support and query differ in shape, or labels of the support set are not whole
+            numbers in `[0, n_way)`. Queries may be of no class that was shown, and labels on a GPU are not looked at,
+            which would wait for it.
+
     Example:
         >>> import torch
         >>> from quickstudy import Examples, Task
@@ -83,6 +88,16 @@ class Task:
     """`(b, u, *input)`: more inputs without labels, for semi-supervised learners."""
     classes: Tensor | None = None
     """`(b, n_way)` int64: which class of the data set each label stands for, where the source knows."""
+
+    def __post_init__(self) -> None:
+        a, b = self.support.x, self.query.x
+        if a.shape[:1] + a.shape[2:] != b.shape[:1] + b.shape[2:]:
+            raise ShapeError(
+                f"support inputs are {tuple(a.shape)} and query inputs {tuple(b.shape)}; "
+                "they differ in the number of examples only, (tasks, examples, *input)."
+            )
+        if self.n_way is not None:
+            check_labels("support", self.support, self.n_way)
 
     def __len__(self) -> int:
         return self.support.x.shape[0]
@@ -115,6 +130,26 @@ class Task:
             torch.cat([a.y, b.y], 1),
             torch.cat([a.real(), b.real()], 1) if masked else None,
             torch.cat([a.domain, b.domain], 1) if several else None,  # type: ignore[list-item]
+        )
+
+
+def check_labels(name: str, examples: Examples, n_way: int) -> None:
+    """Raises ShapeError where labels of real examples are not int64 in `[0, n_way)`."""
+    y = examples.y
+    if y.is_floating_point() or y.dim() != 2:
+        raise ShapeError(
+            f"{name} labels are {y.dtype} {tuple(y.shape)}; a {n_way}-way task has int64 (tasks, examples), "
+            "and regression has n_way=None."
+        )
+    if y.device.type != "cpu" or not y.numel():
+        return
+    strange = (y < 0) | (y >= n_way)
+    if examples.mask is not None:
+        strange &= examples.mask
+    if bool(strange.any()):
+        raise ShapeError(
+            f"a {name} label is {int(y[strange][0])}; those of a {n_way}-way task lie in 0..{n_way - 1}. "
+            "Number the classes of each task from 0."
         )
 
 
