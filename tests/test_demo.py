@@ -42,11 +42,11 @@ def test_the_demonstration_trains_compares_and_reports(tmp_path, shipped):
         tasks=4,
         on_training=progress.append,
         on_stage=stages.append,
-        on_score=lambda *score: scores.append(score),
+        on_score=scores.append,
     )
     assert progress[-1].history.seconds >= 1
     assert len(stages) >= 2
-    assert [score[:2] for score in scores] == [(score.method, score.setting) for score in report.scores]
+    assert tuple(scores) == report.scores
     methods = {setting: [s.method for s in report.scores if s.setting == setting] for setting in demo.SETTINGS}
     assert methods["5-way 1-shot"] == [
         demo.LIVE,
@@ -64,7 +64,9 @@ def test_the_demonstration_trains_compares_and_reports(tmp_path, shipped):
     assert "from scratch" in page
     assert "20-way 1-shot" in page
     assert "letter <" not in page  # names are escaped
-    assert type(load(tmp_path / "out" / "prior").learner).__name__ == "PrototypicalNetwork"
+    prior = load(tmp_path / "out" / "prior")
+    assert type(prior.learner).__name__ == "PrototypicalNetwork"
+    assert {(t["n_way"], t["n_shot"]) for t in prior.training["unknown"]} >= {(2, 1), (5, 1)}  # for adapt --unknown
 
 
 def test_the_demonstration_runs_without_shipped_priors_from_the_command_line(tmp_path, monkeypatch, capsys):
@@ -75,6 +77,7 @@ def test_the_demonstration_runs_without_shipped_priors_from_the_command_line(tmp
     told = capsys.readouterr()
     assert "on alphabets it has never seen" in told.out
     assert "nearest neighbour on pixels" in told.err
+    assert "ms a task, 2 tasks" in told.err
     assert (tmp_path / "out" / "report.html").exists()
     with pytest.raises(SystemExit) as end:
         cli.main()

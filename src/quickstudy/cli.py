@@ -34,6 +34,7 @@ from quickstudy.errors import (
 from quickstudy.learners.catalogue import LEARNERS, NETS, Recipe
 from quickstudy.learners.prior import Prior, load, provenance, save
 from quickstudy.priors import shipped, shipped_names
+from quickstudy.report import Score
 from quickstudy.tasks.catalogue import SOURCES, Splits, load_splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.tasks.pictures import PictureEncoder
@@ -203,10 +204,11 @@ def demo(
     )
 
 
-def show_score(method: str, setting: str, mean: float, ci95: float, seconds: float) -> None:
+def show_score(score: Score) -> None:
     """One line of the demo's comparison."""
-    score = f"[bold]{mean:5.1f}[/] ± {ci95:.1f} %   {1000 * seconds:6.1f} ms a task"
-    console.print(f"  {setting:<15} {method:<40} {score}", soft_wrap=True)
+    each = "" if score.seconds is None else f"{1000 * score.seconds:6.1f} ms a task, "
+    found = f"[bold]{score.mean:5.1f}[/] {score.interval()} %   {each}{score.n:,} tasks"
+    console.print(f"  {score.setting:<15} {score.method:<40} {found}", soft_wrap=True)
 
 
 @contextmanager
@@ -260,9 +262,7 @@ def train(
         int | None, typer.Option(help="Query pictures a class; by default 15, or as many as there are.", min=1)
     ] = None,
     steps: Annotated[int, typer.Option(help="Outer steps.", min=1)] = 5000,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes.", callback=above_0)
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.", callback=above_0)] = None,
     tasks_per_step: Annotated[int, typer.Option(help="Tasks a step, over all devices.", min=1)] = 4,
     lr: Annotated[
         float | None, typer.Option(help="Outer rate; by default the learner's own.", callback=above_0)

@@ -14,7 +14,7 @@ from quickstudy.learners.catalogue import Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
-from quickstudy.learners.prior import Prior, load, save
+from quickstudy.learners.prior import Prior, load, provenance, save
 from quickstudy.priors import shipped, shipped_names
 from quickstudy.report import DemoReport, Score, StepCurve, TaskShown, TrainingCurve, render
 from quickstudy.tasks.catalogue import Splits
@@ -22,13 +22,14 @@ from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.training.evaluate import Evaluation, evaluate
 from quickstudy.training.history import Progress
 from quickstudy.training.meta_train import meta_train
+from quickstudy.training.unknown import calibrate, to_settings
 
 LIVE = "prototypical network, trained live"
 SETTINGS = {"5-way 1-shot": 5, "20-way 1-shot": 20}
 QUERIES = {5: 5, 20: 2}  # query pictures a class
 FEWER = {5: 6, 20: 20}  # from scratch is slow, and judged on so many times fewer tasks
 STEPS, BATCH = 10, 8
-OnScore = Callable[[str, str, float, float, float], None]
+OnScore = Callable[[Score], None]
 
 
 def run_demo(
@@ -52,7 +53,7 @@ def run_demo(
         seed: Of everything random.
         on_training: Is called in meta-training.
         on_stage: Is told what is being done.
-        on_score: Is called with method, setting, mean, interval and seconds a task.
+        on_score: Is called with each score as it is known.
     """
     say = on_stage or (lambda stage: None)
     shape = tuple(splits.train.x.shape[1:])
@@ -72,7 +73,18 @@ def run_demo(
         seed=seed,
         on_progress=on_training,
     )
-    training = {"source": "glyphs", "n_way": 20, "n_shot": 1, "seconds": round(history.seconds, 1), "seed": seed}
+    say("calibrating when to answer none of these")
+    training = {
+        "source": "glyphs",
+        "data": splits.to_settings(),
+        "n_way": 20,
+        "n_shot": 1,
+        "n_query": 5,
+        "seconds": round(history.seconds, 1),
+        "seed": seed,
+        "unknown": to_settings(calibrate(learner, splits.validation)),
+        **provenance(),
+    }
     save(out / "prior", Prior(learner, recipe, splits.encoder.to_settings(), training))
 
     methods: dict[str, Learner] = {LIVE: learner}
@@ -88,11 +100,12 @@ def run_demo(
         for method, judged in methods.items():
             if method == "maml, shipped" and n_way != 5:
                 continue  # its network has five outputs
-            n = max(2, tasks // FEWER[n_way]) if method == "from scratch" else tasks
+            n = fewer(tasks, n_way) if method == "from scratch" else tasks
             found = evaluate(judged, source, tasks=n, seed=seed + 1)
             scores.append(Score(method, setting, found.mean, found.ci95, found.n, found.seconds / found.n))
             if on_score is not None:
-                on_score(method, setting, found.mean, found.ci95, found.seconds / found.n)
+                on_score(scores[-1])
+    alone = " and ".join(str(fewer(tasks, n_way)) for n_way in FEWER)
     curve = TrainingCurve(LIVE, "20-way 1-shot", tuple(history.validations), 5.0)
     report = DemoReport(
         learner="a prototypical network",
@@ -114,7 +127,7 @@ def run_demo(
         ),
         ink=True,
         settings={
-            "tasks": f"{tasks} of each kind (fewer from scratch), inductive",
+            "tasks": f"{tasks} of each kind, {alone} from scratch, inductive",
             "seed": str(seed),
             "steps": f"{history.step} of 2 tasks, 20-way 1-shot, conv4-32",
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
@@ -123,6 +136,11 @@ def run_demo(
     )
     write_atomically(out / "report.html", render(report).encode())
     return report
+
+
+def fewer(tasks: int, n_way: int) -> int:
+    """How many of so many tasks are trained on from scratch."""
+    return max(2, tasks // FEWER[n_way])
 
 
 def describe(data: LabelledSet) -> str:
