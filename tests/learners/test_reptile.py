@@ -76,3 +76,23 @@ def test_more_steps_on_a_new_task_than_in_meta_training_are_an_option() -> None:
         short.adapt(tasks)(tasks.query.x).probs,  # type: ignore[attr-defined]
         long.adapt(tasks)(tasks.query.x).probs,  # type: ignore[attr-defined]
     )
+
+
+class Tempered(nn.Module):
+    """A network with a parameter that is a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.temperature = nn.Linear(6, 3), nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x) / self.temperature
+        return out
+
+
+def test_a_parameter_may_be_a_single_number() -> None:
+    torch.manual_seed(0)
+    net, tasks = Tempered().double(), tasks_of()
+    Reptile(net, lr=INNER, steps=STEPS).loss(tasks).mean().backward()
+    gap = torch.stack([net.temperature - phi["temperature"] for phi in solutions(net, tasks)]).mean()
+    torch.testing.assert_close(net.temperature.grad, gap)
