@@ -82,5 +82,10 @@ class RelationModule(nn.Module):
 
 
 def relation_nets(channels: int = 1, width: int = 64, *, size: int = 28) -> tuple[FeatureMaps, RelationModule]:
-    """Both networks for square pictures of this size, at least 16: `RelationNetwork(*relation_nets())`."""
+    """Both networks for square pictures of this size, at least 16.
+
+    Example:
+        >>> from quickstudy import RelationNetwork, relation_nets
+        >>> learner = RelationNetwork(*relation_nets(channels=1, width=8, size=16))
+    """
     return FeatureMaps(channels, width), RelationModule(width, size // 4)

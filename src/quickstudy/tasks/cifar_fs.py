@@ -71,6 +71,10 @@ def cifar_fs(split: Split, *, on_progress: OnProgress | None = None) -> Labelled
         DataNotFoundError: Where the data are not on this machine and cannot be downloaded.
         DataError: Where `split` is none of those, or a file is not the official one.
 
+    Example:
+        >>> from quickstudy import Episodes
+        >>> source = Episodes(cifar_fs("test"), n_way=5, n_shot=1)  # doctest: +SKIP
+
     References:
         Bertinetto et al., [Meta-learning with differentiable closed-form solvers](https://arxiv.org/abs/1805.08136),
         2019.
@@ -90,6 +94,10 @@ def fc100(split: Split, *, on_progress: OnProgress | None = None) -> LabelledSet
     Raises:
         DataNotFoundError: Where the data are not on this machine and cannot be downloaded.
         DataError: Where `split` is none of those, or a file is not the official one.
+
+    Example:
+        >>> from quickstudy import Episodes
+        >>> source = Episodes(fc100("test"), n_way=5, n_shot=1)  # doctest: +SKIP
 
     References:
         Oreshkin et al., [TADAM](https://arxiv.org/abs/1805.10123), 2018.

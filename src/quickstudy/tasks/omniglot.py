@@ -64,6 +64,10 @@ def omniglot(
         DataNotFoundError: Where the data are not on this machine and cannot be downloaded.
         DataError: Where `split` or `protocol` is none of those, or a file is not the official one.
 
+    Example:
+        >>> from quickstudy import Episodes
+        >>> source = Episodes(omniglot("test"), n_way=5, n_shot=1)  # doctest: +SKIP
+
     References:
         Lake et al., [Human-level concept learning](https://doi.org/10.1126/science.aab3050), 2015.
         Vinyals et al., [Matching Networks](https://arxiv.org/abs/1606.04080), 2016.
