@@ -97,6 +97,8 @@ def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int,
             grads = torch.autograd.grad(loss, list(phi.values()), create_graph=order == 2, allow_unused=True)
             phi = {n: p if g is None else p - lr * g for (n, p), g in zip(phi.items(), grads)}
         if statistics == "support":
+            for norm in norms:
+                norm.observed = None
             functional_call(net, phi, (sx,))
             for norm in norms:
                 norm.source, norm.given = "mode", norm.observed
