@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
+from quickstudy.artefacts import VERSION, Artefact, read_artefact, require, write_artefact
 from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
@@ -76,9 +76,7 @@ def check_recipe(prior: Prior) -> None:
 
 def provenance() -> dict[str, Any]:
     """Versions, the commit where this is a checkout, and the date, for `Prior.training`."""
-    from quickstudy import __version__
-
-    versions = {"quickstudy": __version__, "torch": torch.__version__}
+    versions = {"quickstudy": VERSION, "torch": torch.__version__}
     return {"versions": versions, "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
 
 
