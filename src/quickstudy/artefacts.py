@@ -16,8 +16,6 @@ from torch import Tensor
 
 from quickstudy.errors import DamagedArtefactError, DataNotFoundError, ForeignArtefactError, NewerArtefactError
 
-VERSION = "0.1.0"
-"""Of quickstudy, which artefacts record."""
 FORMAT = 1
 MANIFEST, WEIGHTS = "prior.json", "weights.safetensors"
 

@@ -377,7 +377,7 @@ def train(
         "seconds": round(history.seconds, 1),
         "validation": None if best is None else {"metric": best.metric, "mean": best.mean, "ci95": best.ci95},
         "unknown": to_settings(thresholds),
-        **provenance(),
+        **provenance(__version__),
     }
     save(out, Prior(model, recipe, splits.encoder.to_settings(), training))
     note = "" if best is None else f" with {best.mean:.1f} ± {best.ci95:.1f} {best.metric} on validation tasks"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quickstudy.artefacts import VERSION, Artefact, read_artefact, require, write_artefact
+from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
 from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
@@ -74,9 +74,9 @@ def check_recipe(prior: Prior) -> None:
         )
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, the commit where this is a checkout, and the date, for `Prior.training`."""
-    versions = {"quickstudy": VERSION, "torch": torch.__version__}
+def provenance(version: str) -> dict[str, Any]:
+    """The version of quickstudy given, that of torch, the commit where this is a checkout, and the date, for `Prior.training`."""
+    versions = {"quickstudy": version, "torch": torch.__version__}
     return {"versions": versions, "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
 
 
