@@ -75,7 +75,7 @@ def check_recipe(prior: Prior) -> None:
 
 
 def provenance(version: str) -> dict[str, Any]:
-    """The version of quickstudy given, that of torch, the commit where this is a checkout, and the date, for `Prior.training`."""
+    """Versions, the commit where this is a checkout, and the date, for `Prior.training`."""
     versions = {"quickstudy": version, "torch": torch.__version__}
     return {"versions": versions, "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
 
