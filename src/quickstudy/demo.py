@@ -159,8 +159,8 @@ def readable(name: str) -> str:
 @torch.no_grad()
 def show_task(learner: Learner, data: LabelledSet, seed: int) -> TaskShown:
     """One task of five classes with the learner's answers."""
-    generator = Generator().manual_seed(seed + 2)
-    task = Episodes(data, n_way=5, n_shot=1, n_query=3, encode=lambda x: x).sample(1, generator=generator)
+    generator, spare = Generator().manual_seed(seed + 2), int(data.counts().min()) - 1
+    task = Episodes(data, n_way=5, n_shot=1, n_query=min(10, spare), encode=lambda x: x).sample(1, generator=generator)
     pictures = task.map(lambda value: value.float() / 255 if value.dtype == torch.uint8 else value)
     probabilities = learner.adapt(pictures)(pictures.query.x).probs[0]  # type: ignore[attr-defined]
     classes = [] if task.classes is None else task.classes[0].tolist()
