@@ -12,10 +12,10 @@ from torch.distributions import Distribution
 from torch.func import functional_call, grad, vmap
 
 from quickstudy.learners.embedding import evaluating
-from quickstudy.learners.head import Head
+from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Predictor
 from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
-from quickstudy.tasks.task import Examples
+from quickstudy.tasks.task import Examples, Task
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,12 @@ class InnerLoop:
             return found
 
         return self.over_tasks(trajectory, meta, support)
+
+    def predictors(self, meta: Params, task: Task, visited: Sequence[int]) -> list[Predictor]:
+        """What the networks at the steps in `visited` predict, adapted in evaluation mode to a batch of tasks."""
+        head = head_for(task)
+        with evaluating(self.net):
+            return [self.predictor(adapted, head) for adapted in self.adapt(meta, task.support, head, visited)]
 
     def predictor(self, adapted: Adapted, head: Head) -> Predictor:
         """What the adapted networks predict, in evaluation mode."""

@@ -5,7 +5,6 @@ from typing import Literal
 
 from torch import Generator, Tensor, nn
 
-from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, Statistics, gradient_descent, named_tensors, theta
 from quickstudy.learners.learner import Learner, Predictor
@@ -84,17 +83,11 @@ class MAML(Learner):
         self.meta_gradient = MetaGradient(self.inner, regulariser, memory_budget, low_memory)
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
-        head = head_for(task)
-        with evaluating(self.net):
-            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
-        return self.inner.predictor(adapted, head)
+        return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]
 
     def adapt_stepwise(self, task: Task, steps: int) -> list[Predictor]:
         """Predictors before the first inner step and after each of `steps`, `steps + 1` of them."""
-        head = head_for(task)
-        with evaluating(self.net):
-            visited = self.inner.adapt(named_tensors(self), task.support, head, range(steps + 1))
-        return [self.inner.predictor(adapted, head) for adapted in visited]
+        return self.inner.predictors(named_tensors(self), task, range(steps + 1))
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         meta = named_tensors(self)

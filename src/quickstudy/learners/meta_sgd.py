@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, Statistics, named_tensors
 from quickstudy.learners.learner import Learner, Predictor
@@ -83,10 +82,7 @@ class MetaSGD(Learner):
         self.meta_gradient = MetaGradient(self.inner, None, memory_budget, low_memory)
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
-        head = head_for(task)
-        with evaluating(self.net):
-            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
-        return self.inner.predictor(adapted, head)
+        return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         return self.meta_gradient.losses(named_tensors(self), tasks, head_for(tasks), {self.inner.steps: 1.0})

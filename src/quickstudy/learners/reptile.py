@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Statistics, gradient_descent, named_tensors
 from quickstudy.learners.learner import Learner, Predictor
@@ -72,10 +71,7 @@ class Reptile(Learner):
         self.moves = moves
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
-        head = head_for(task)
-        with evaluating(self.net):
-            adapted = self.inner.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
-        return self.inner.predictor(adapted, head)
+        return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         with torch.no_grad():
