@@ -405,3 +405,9 @@ def test_tensorboard_gets_its_events_when_asked(tmp_path):
     run(*LEARNERS["MAML"], steps=2, fabric=Fabric(accelerator="cpu", devices=1, loggers=[logger]))
     logger.finalize("success")
     assert [path.stat().st_size > 0 for path in tmp_path.rglob("events.out.tfevents.*")] == [True]
+
+
+def test_seconds_are_read_from_the_clock_that_is_given():
+    ticks = iter(range(1000))
+    history = run(*LEARNERS["MAML"], steps=10**9, seconds=7, clock=lambda: float(next(ticks)))[1]
+    assert (history.step, history.seconds) == (7, 7.0)

@@ -42,6 +42,7 @@ def meta_train(
     out: Path | str | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
+    clock: Callable[[], float] = time.perf_counter,
     settings: Mapping[str, Any] | None = None,
     fabric: Fabric | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -69,6 +70,8 @@ def meta_train(
         out: A folder for the checkpoint; nothing is written without it.
         resume: Go on from the checkpoint in `out`, or start where there is none.
         checkpoint_seconds: Time between checkpoints.
+        clock: What `seconds` are read from; `time.process_time` counts those of the processor alone, of all threads,
+            so that a comparison at equal time does not suffer from what else the machine does.
         settings: More that a resumed run must have in common with this one, by name, in plain JSON values.
         fabric: Devices, precision and loggers; by default one device, the fastest there is, in float32. It must be
             launched.
@@ -145,7 +148,7 @@ def meta_train(
 
     history = run.history
     while history.step < steps and history.seconds < seconds:
-        start = time.perf_counter()
+        start = clock()
         progress = max(history.step / steps, history.seconds / seconds)
         learner.at(progress)
         run.set_rates(0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1.0)
@@ -160,7 +163,7 @@ def meta_train(
         run.share_gradients()
         run.step(clip)
         # All devices have the mean time, so that they agree on when to stop.
-        history.add_step(value, run.mean(time.perf_counter() - start))
+        history.add_step(value, run.mean(clock() - start))
         fabric.log("loss", value, step=history.step)
         report()
         done = history.step >= steps or history.seconds >= seconds
