@@ -7,6 +7,8 @@ QuickstudyError
 ├── DataError            data that cannot be read or found
 │   ├── DataNotFoundError
 │   └── UnreadablePictureError
+├── ArchitectureError    a text or a choice that no architecture of a space has
+│   └── NothingFitsError
 ├── ShapeError           tensors that do not fit a learner or a network
 ├── DivergedError        a meta-training run whose loss is no longer finite
 ├── ArtefactError        a saved prior that cannot be loaded
@@ -43,6 +45,14 @@ class DataNotFoundError(DataError):
 
 class UnreadablePictureError(DataError):
     """Picture files that cannot be decoded."""
+
+
+class ArchitectureError(QuickstudyError):
+    """A text or a choice that no architecture of a space has."""
+
+
+class NothingFitsError(ArchitectureError):
+    """Limits that no architecture meets."""
 
 
 class ShapeError(QuickstudyError):

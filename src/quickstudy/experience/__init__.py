@@ -1,0 +1,1 @@
+"""What was tried on which task, and what came of it."""

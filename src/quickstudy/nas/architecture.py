@@ -1,0 +1,133 @@
+"""An architecture, and the graph that it stands for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import ArchitectureError
+
+Value = str | int
+INPUT, OUTPUT = "input", "output"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A member of a space: what it chose, in the order of the space's choices.
+
+    Its text is canonical, `parse(str(a)) == a`, and short enough to be the key of a trial.
+
+    Example:
+        >>> from quickstudy.nas.architecture import Architecture
+        >>> a = Architecture("toy/1", (("first", "conv"), ("width", 16)))
+        >>> str(a)
+        'toy/1 first=conv width=16'
+        >>> Architecture.parse(str(a)) == a
+        True
+    """
+
+    space: str
+    """Name and version of the space, `name/version`."""
+    choices: tuple[tuple[str, Value], ...]
+    """Names and values. A value in digits is a number."""
+
+    def __getitem__(self, name: str) -> Value:
+        return self.values[name]
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """The choices by name."""
+        return dict(self.choices)
+
+    def __str__(self) -> str:
+        return " ".join([self.space, *(f"{name}={value}" for name, value in self.choices)])
+
+    @classmethod
+    def parse(cls, text: str) -> "Architecture":
+        """The architecture of a canonical text; whether a space has it is the space's to say.
+
+        Raises:
+            ArchitectureError: Where the text is not `name/version choice=value ...`.
+        """
+        space, *words = text.split(" ")
+        pairs = [word.partition("=") for word in words]
+        if "/" not in space or not pairs or not all(name and value for name, _, value in pairs):
+            raise ArchitectureError(f"{text!r} is not the text of an architecture, 'space/version choice=value ...'.")
+        found = cls(space, tuple((name, int(value) if value.isdecimal() else value) for name, _, value in pairs))
+        if str(found) != text:
+            raise ArchitectureError(f"{text!r} is not canonical; that would be {str(found)!r}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation in a graph."""
+
+    operation: str
+    width: int = 0
+    """Channels that it puts out; 0 where the space does not say."""
+    size: int = 0
+    """Side or length of what it puts out; 0 where the space does not say."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A directed acyclic graph of operations; every edge goes from a lower node to a higher one."""
+
+    nodes: tuple[Node, ...]
+    """The first is the input, the last the output."""
+    edges: tuple[tuple[int, int], ...]
+    """From, to."""
+
+    def depth(self) -> tuple[int, ...]:
+        """The longest way from the input to each node, in edges."""
+        found = [0] * len(self.nodes)
+        for start, end in sorted(self.edges, key=lambda edge: edge[1]):
+            found[end] = max(found[end], found[start] + 1)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Graphs as tensors, padded to the same number of nodes."""
+
+    operations: Tensor  # (b, v) int64, positions in the vocabulary
+    features: Tensor  # (b, v, 3): position from input (0) to output (1), log2 of width and of size over 10
+    adjacency: Tensor  # (b, v, v): 1 from row to column
+    mask: Tensor  # (b, v): True where there is a node
+
+    def __getitem__(self, index: "slice | Tensor") -> "Encoded":
+        return Encoded(self.operations[index], self.features[index], self.adjacency[index], self.mask[index])
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+
+def encode(graphs: "list[Graph]", vocabulary: tuple[str, ...]) -> Encoded:
+    """Graphs as tensors.
+
+    Args:
+        graphs: Their order is kept.
+        vocabulary: All operations that a space has, beside input and output.
+
+    Raises:
+        ArchitectureError: Where an operation is not in the vocabulary.
+    """
+    words = {word: i for i, word in enumerate((INPUT, OUTPUT, *vocabulary))}
+    b, v = len(graphs), max((len(graph.nodes) for graph in graphs), default=0)
+    operations, features = torch.zeros(b, v, dtype=torch.int64), torch.zeros(b, v, 3)
+    adjacency, mask = torch.zeros(b, v, v), torch.zeros(b, v, dtype=torch.bool)
+    for i, graph in enumerate(graphs):
+        depth = graph.depth()
+        longest = max(1, *depth)
+        for j, node in enumerate(graph.nodes):
+            if node.operation not in words:
+                raise ArchitectureError(f"{node.operation!r} is not among the operations {', '.join(words)}.")
+            operations[i, j] = words[node.operation]
+            sizes = [torch.tensor(float(max(value, 1))).log2().item() / 10 for value in (node.width, node.size)]
+            features[i, j] = torch.tensor([depth[j] / longest, *sizes])
+        mask[i, : len(graph.nodes)] = True
+        for start, end in graph.edges:
+            adjacency[i, start, end] = 1
+    return Encoded(operations, features, adjacency, mask)

@@ -1,0 +1,130 @@
+"""What a search may choose among."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Generator
+
+from quickstudy.errors import ArchitectureError, NothingFitsError
+from quickstudy.nas.architecture import Architecture, Encoded, Graph, Value, encode
+
+Allowed = Callable[[Architecture], bool]
+"""Whether an architecture keeps to the limits."""
+
+ATTEMPTS = 10_000
+"""Architectures that are drawn at most in search of one that is allowed."""
+
+
+class Space(ABC):
+    """A finite set of architectures, each a tuple of choices.
+
+    A space says what its choices are and what graph they stand for; sampling, mutation, neighbours, text and encoding
+    follow from that. Callers may rely on `sample` being uniform over `choices` that `has` accepts, and reproducible
+    from the generator.
+    """
+
+    name: str
+    version: int = 1
+    choices: Mapping[str, tuple[Value, ...]]
+    """The values of each choice, by name and in order."""
+    vocabulary: tuple[str, ...]
+    """The operations of its graphs, beside input and output."""
+
+    @abstractmethod
+    def graph(self, architecture: Architecture) -> Graph:
+        """The graph that an architecture stands for."""
+
+    def has(self, architecture: Architecture) -> bool:
+        """Whether a combination of values is a member; all are, unless a space says otherwise."""
+        return True
+
+    @property
+    def id(self) -> str:
+        """`name/version`."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """Of all that a study of this space depends on."""
+        return hashlib.sha256(json.dumps([self.id, list(self.choices.items())]).encode()).hexdigest()[:16]
+
+    def architecture(self, values: Mapping[str, Value] | Sequence[Value]) -> Architecture:
+        """The member with these values, by name or in order.
+
+        Raises:
+            ArchitectureError: Where a choice is missing or unknown, or has no such value.
+        """
+        if not isinstance(values, Mapping):
+            values = dict(zip(self.choices, values, strict=True))
+        if set(values) != set(self.choices):
+            raise ArchitectureError(
+                f"{self.id} chooses {', '.join(self.choices)}; {', '.join(map(str, values)) or 'nothing'} was given."
+            )
+        for name, allowed in self.choices.items():
+            if values[name] not in allowed:
+                raise ArchitectureError(f"{name}={values[name]} is not one of {', '.join(map(str, allowed))}.")
+        found = Architecture(self.id, tuple((name, values[name]) for name in self.choices))
+        if not self.has(found):
+            raise ArchitectureError(f"{self.id} leaves out {found}, though each of its choices exists.")
+        return found
+
+    def parse(self, text: str) -> Architecture:
+        """The member that a canonical text stands for.
+
+        Raises:
+            ArchitectureError: Where the text is not that of a member; a text of another space is named as such.
+        """
+        found = Architecture.parse(text)
+        if found.space != self.id:
+            raise ArchitectureError(f"{text!r} is of the space {found.space}, not of {self.id}.")
+        return self.architecture(found.values)
+
+    def sample(self, *, generator: Generator, allowed: Allowed | None = None) -> Architecture:
+        """A member, uniformly, among those that are allowed.
+
+        Raises:
+            NothingFitsError: Where none of 10,000 is.
+        """
+        for _ in range(ATTEMPTS):
+            values = [options[draw(len(options), generator)] for options in self.choices.values()]
+            found = Architecture(self.id, tuple(zip(self.choices, values)))
+            if self.has(found) and (allowed is None or allowed(found)):
+                return found
+        raise NothingFitsError(f"None of {ATTEMPTS:,} architectures of {self.id} keeps to the limits. Raise them.")
+
+    def mutate(
+        self, architecture: Architecture, *, generator: Generator, allowed: Allowed | None = None
+    ) -> Architecture:
+        """A neighbour, uniformly, among those that are allowed; the architecture itself where it has none."""
+        near = [other for other in self.neighbours(architecture) if allowed is None or allowed(other)]
+        return near[draw(len(near), generator)] if near else architecture
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """All members that differ in one choice."""
+        values = architecture.values
+        for name, options in self.choices.items():
+            for option in options:
+                if option != values[name]:
+                    found = Architecture(self.id, tuple({**values, name: option}.items()))
+                    if self.has(found):
+                        yield found
+
+    def encode(self, architectures: Sequence[Architecture]) -> Encoded:
+        """The graphs of architectures, as a graph network takes them."""
+        return encode([self.graph(architecture) for architecture in architectures], self.vocabulary)
+
+    def one_hot(self, architectures: Sequence[Architecture]) -> torch.Tensor:
+        """`(b, values)`: 1 for each value that was chosen, which is all that baselines without a graph see."""
+        places = {pair: i for i, pair in enumerate((n, v) for n, options in self.choices.items() for v in options)}
+        found = torch.zeros(len(architectures), len(places))
+        for i, architecture in enumerate(architectures):
+            found[i, [places[pair] for pair in architecture.choices]] = 1
+        return found
+
+
+def draw(n: int, generator: Generator) -> int:
+    """One of `range(n)`."""
+    return int(torch.randint(n, (), generator=generator))
