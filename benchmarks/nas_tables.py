@@ -1,0 +1,221 @@
+"""Search in NAS-Bench-201 and NAS-Bench-Graph, each data set in turn as the new task and the others as what is known.
+
+    python benchmarks/nas_tables.py --list                                    the units, and which have rows
+    python benchmarks/nas_tables.py                                           all units of nasbench201 without rows
+    python benchmarks/nas_tables.py --which nasbenchgraph --methods random forest
+    python benchmarks/nas_tables.py --methods forest --again                  replaces its rows
+    python benchmarks/nas_tables.py --smoke                                   tiny, into a temporary folder
+
+A unit is one method on one target, over all repetitions. In a repetition every method sees the same prior: so many
+random members of each other data set, with the outcomes of the repetition's run. The objective, the report, regret and
+rank are defined in quickstudy.nas.tables. Repetitions are paired: the value of each is kept in its row (`values`), and
+the generator of a proposal is seeded by repetition and trial, so that methods that begin at random begin alike. Rows of
+`mean` are over all targets, repetition by repetition.
+
+A method is one entry in METHODS.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from result import HERE, Result
+from scipy.stats import t as student
+
+from quickstudy.experience.proposer import Proposer
+from quickstudy.experience.trial import TaskDescription, Trial
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.space import Space
+from quickstudy.nas.tables import Source, Table, nasbench201, nasbenchgraph, seeded
+
+Search = Proposer[Architecture, Space]
+Which = Literal["nasbench201", "nasbenchgraph"]
+
+METHODS: dict[str, Callable[[Source], Search]] = {
+    "random": lambda source: RandomSearch(),
+    "random_forest": Forest,
+}
+"""Made anew for each repetition, from what is known of the other data sets."""
+WHOLE_TABLE: set[str] = set()
+"""Methods to which every member is known on the other data sets."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a table is searched."""
+
+    table: Callable[[], Table]
+    description: str
+    metrics: tuple[str, ...]
+    """The first is what counts."""
+    marks: tuple[int, ...]
+    """Trained members at which the incumbent is judged; the last ends the search."""
+    prior: int
+    """Members known of each other data set."""
+
+
+BENCHMARKS: dict[Which, Benchmark] = {
+    "nasbench201": Benchmark(
+        nasbench201,
+        "Regret of the incumbent, in points of accuracy, against trained architectures. The objective is the "
+        "validation accuracy of one training run of 200 epochs, the report the mean of the architecture's other runs. "
+        "Each data set in turn is new, and 200 random architectures are known of each other one.",
+        ("regret",),
+        (1, 5, 10, 25, 50, 100),
+        200,
+    ),
+    "nasbenchgraph": Benchmark(
+        nasbenchgraph,
+        "Rank of the incumbent by test accuracy among 26,206, and its regret in points, against trained architectures. "
+        "The objective is the validation accuracy. Each data set in turn is new, and 300 random architectures are "
+        "known of each other one.",
+        ("rank", "regret"),
+        (10, 25, 50),
+        300,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search led to."""
+
+    incumbents: list[int]
+    """The row of the best objective so far, after each trial."""
+    seconds: float
+    """A proposal."""
+
+
+def search(method: Search, table: Table, target: str, *, trials: int, seed: int) -> Found:
+    """One repetition."""
+    objective = table.tasks[target].objective(seed).tolist()
+    task = TaskDescription(target)
+    seen: list[Trial[Architecture]] = []
+    incumbents: list[int] = []
+    seconds = 0.0
+    for t in range(trials):
+        start = time.perf_counter()
+        (choice,) = method.propose(task, tuple(seen), table.space, generator=seeded("search", target, seed, t))
+        seconds += time.perf_counter() - start
+        row = table.index[choice]
+        if any(choice == trial.choice for trial in seen):
+            raise AssertionError(f"{type(method).__name__} proposed {choice} again.")
+        seen.append(Trial(choice, objective[row]))
+        better = not incumbents or objective[row] > objective[incumbents[-1]]
+        incumbents.append(row if better else incumbents[-1])
+    return Found(incumbents, seconds / trials)
+
+
+def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: int, result: Result) -> None:
+    """A method on a target: its rows are written together, when it is done."""
+    values: dict[tuple[str, int], list[float]] = {(m, mark): [] for m in benchmark.metrics for mark in benchmark.marks}
+    seconds = []
+    for seed in range(seeds):
+        source = table.source(target, rows=None if name in WHOLE_TABLE else benchmark.prior, seed=seed)
+        start = time.perf_counter()
+        torch.manual_seed(seed)
+        method = METHODS[name](source)
+        ready = time.perf_counter() - start
+        found = search(method, table, target, trials=benchmark.marks[-1], seed=seed)
+        seconds.append((found.seconds, ready))
+        for metric in benchmark.metrics:
+            judged = getattr(table.tasks[target], metric)(seed)
+            for mark in benchmark.marks:
+                values[metric, mark].append(judged[found.incumbents[mark - 1]].item())
+    proposal, ready = (statistics.fmean(each) for each in zip(*seconds))
+    for (metric, mark), each in values.items():
+        add(result, name, f"{target}, {trials_of(mark)}", metric, each, seconds=proposal, preparation=round(ready, 3))
+    for metric in benchmark.metrics:
+        text = ", ".join(f"{statistics.fmean(values[metric, mark]):.3g} at {mark}" for mark in benchmark.marks)
+        print(f"{name} on {target}: {metric} {text}; {proposal * 1000:.1f} ms a proposal", flush=True)
+
+
+def add_means(name: str, benchmark: Benchmark, table: Table, result: Result) -> None:
+    """The means over targets, where all of them have rows of as many repetitions."""
+    known = {(row["setting"], row["metric"]): row["values"] for row in result.rows if row["method"] == name}
+    for metric in benchmark.metrics:
+        for mark in benchmark.marks:
+            each = [known.get((f"{target}, {trials_of(mark)}", metric), []) for target in table.tasks]
+            if all(each) and len({len(values) for values in each}) == 1:
+                add(result, name, f"mean, {trials_of(mark)}", metric, [statistics.fmean(v) for v in zip(*each)])
+
+
+def add(
+    result: Result,
+    name: str,
+    setting: str,
+    metric: str,
+    values: list[float],
+    *,
+    seconds: float | None = None,
+    preparation: float | None = None,
+) -> None:
+    """A row: the mean over repetitions, its 95 % interval by Student's distribution, and the repetitions."""
+    n = len(values)
+    half = student.ppf(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
+    more: dict[str, Any] = {"values": [round(value, 4) for value in values]}
+    if preparation is not None:
+        more["preparation"] = preparation
+    value = round(statistics.fmean(values), 5)
+    half = None if half is None else round(float(half), 5)
+    result.add(name, setting, metric, value, ci95=half, n=n, seconds=seconds, **more)
+
+
+def trials_of(mark: int) -> str:
+    return "1 trial" if mark == 1 else f"{mark} trials"
+
+
+def is_done(name: str, target: str, benchmark: Benchmark, seeds: int, result: Result) -> bool:
+    """Whether the unit has rows of as many repetitions."""
+    setting = f"{target}, {trials_of(benchmark.marks[-1])}"
+    return any(r["method"] == name and r["setting"] == setting and r["n"] >= seeds for r in result.rows)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--which", choices=BENCHMARKS, default="nasbench201")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--targets", nargs="+", metavar="TARGET", help="data sets; all where it is not given")
+    parser.add_argument("--seeds", type=int, default=20, help="repetitions")
+    parser.add_argument("--again", action="store_true", help="also units that have rows")
+    parser.add_argument("--list", action="store_true", help="the units, and whether they have rows")
+    parser.add_argument("--smoke", action="store_true", help="two repetitions, into a temporary folder")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
+    arguments = parser.parse_args(given)
+    if arguments.smoke:
+        arguments.seeds, arguments.out = 2, Path(tempfile.mkdtemp(prefix="nas_tables-"))
+    torch.set_num_threads(1)
+    benchmark = BENCHMARKS[arguments.which]
+    table = benchmark.table()
+    if unknown := set(arguments.targets or ()) - set(table.tasks):
+        parser.error(f"{', '.join(sorted(unknown))} is not among {', '.join(table.tasks)}.")
+    result = Result(
+        arguments.which,
+        description=benchmark.description,
+        settings={"prior": f"{benchmark.prior} architectures a data set", "trials": benchmark.marks[-1]},
+        packages=("scikit-learn", "optuna"),
+        folder=arguments.out,
+    )
+    units = [(name, target) for name in arguments.methods for target in arguments.targets or table.tasks]
+    for name, target in units:
+        done = is_done(name, target, benchmark, arguments.seeds, result)
+        if arguments.list:
+            print(f"{name} on {target}: {'has rows' if done else 'none yet'}")
+        elif not done or arguments.again:
+            run_unit(name, target, benchmark, table, arguments.seeds, result)
+            add_means(name, benchmark, table, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What any search has to be better than: one method a file."""
