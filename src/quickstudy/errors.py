@@ -9,6 +9,7 @@ QuickstudyError
 │   └── UnreadablePictureError
 ├── ArchitectureError    a text or a choice that no architecture of a space has
 │   └── NothingFitsError
+├── OutcomeError         outcomes of trials that nothing can be learned from
 ├── ShapeError           tensors that do not fit a learner or a network
 ├── DivergedError        a meta-training run whose loss is no longer finite
 ├── ArtefactError        a saved prior that cannot be loaded
@@ -53,6 +54,10 @@ class ArchitectureError(QuickstudyError):
 
 class NothingFitsError(ArchitectureError):
     """Limits that no architecture meets."""
+
+
+class OutcomeError(QuickstudyError):
+    """Outcomes of trials that nothing can be learned from."""
 
 
 class ShapeError(QuickstudyError):

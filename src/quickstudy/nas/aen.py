@@ -1,0 +1,204 @@
+"""AEN, the architecture evaluation network."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from quickstudy.errors import ShapeError
+from quickstudy.nas.architecture import Architecture, Encoded
+from quickstudy.nas.space import Space
+from quickstudy.nets.graph_network import GraphNetwork
+
+NUMBERS = 3  # of a node: position, width, size
+STEEPNESS = 3.0  # of the ranking loss: a difference of a third of a standard deviation counts as one
+
+
+class AEN(nn.Module):
+    r"""Predicts how an architecture will do on a task, from its graph.
+
+    A graph network embeds the architecture; a fully connected head joins that with the embedding of the task and with
+    zero-cost proxies, where there are any, and gives a normal distribution of the standardised outcome. It is trained
+    on several tasks at once, on each by the likelihood and by all pairs,
+
+    $$L = \mathbb{E}_i\, \tfrac12 \Big(\frac{y_i - \mu_i}{\sigma_i}\Big)^2 + \log \sigma_i +
+    \mathbb{E}_{y_i > y_j} \log\big(1 + e^{-3 (\mu_i - \mu_j)}\big)$$
+
+    Args:
+        operations: Size of the space's vocabulary, without input and output.
+        task: Size of a task's embedding, or 0.
+        proxies: Number of proxies, or 0.
+        width: Features of a node.
+        depth: Graph convolutions.
+
+    Example:
+        >>> from torch import Generator
+        >>> from quickstudy.nas.aen import AEN
+        >>> from quickstudy.nas.nasbench201 import NASBench201
+        >>> space, generator = NASBench201(), Generator().manual_seed(0)
+        >>> cells = [space.sample(generator=generator) for _ in range(4)]
+        >>> AEN(len(space.vocabulary), width=8)(space.encode(cells)).mean.shape
+        torch.Size([4])
+    """
+
+    def __init__(self, operations: int, *, task: int = 0, proxies: int = 0, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.graph = GraphNetwork(operations + 2, NUMBERS, width=width, depth=depth)
+        self.head = nn.Sequential(nn.Linear(width + task + proxies, width), nn.ReLU(), nn.Linear(width, 2))
+        self.task, self.proxies = task, proxies
+
+    def features(self, encoded: Encoded) -> Tensor:
+        """What it knows an architecture by, `(b, d)`."""
+        found: Tensor = self.graph(encoded.operations, encoded.features, encoded.adjacency, encoded.mask)
+        return found
+
+    def forward(self, encoded: Encoded, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
+        """The standardised outcome of each, batch shape `(b,)`.
+
+        Args:
+            encoded: The architectures.
+            task: The task's embedding, `(task,)`.
+            proxies: Standardised proxies of each on that task, `(b, proxies)`.
+
+        Raises:
+            ShapeError: Where the task or the proxies are not those it was made for.
+        """
+        joined = [self.features(encoded)]
+        for name, size, given in (("task", self.task, task), ("proxies", self.proxies, proxies)):
+            if (0 if given is None else given.shape[-1]) != size:
+                shape = None if given is None else tuple(given.shape)
+                raise ShapeError(f"{name} has the shape {shape}, and this AEN was made for {size} numbers.")
+            if given is not None:
+                joined.append(given.expand(len(encoded), size))
+        mean, log_std = self.head(torch.cat(joined, 1)).unbind(1)
+        return Normal(mean, log_std.clamp(-4, 3).exp())
+
+    def loss(
+        self, encoded: Encoded, scores: Tensor, task: Tensor | None = None, proxies: Tensor | None = None
+    ) -> Tensor:
+        """The loss on one task, a scalar, for standardised outcomes `(b,)`."""
+        predicted = self(encoded, task, proxies)
+        likelihood: Tensor = -predicted.log_prob(scores).mean()
+        gap, better = predicted.mean[:, None] - predicted.mean, scores[:, None] > scores
+        return likelihood + F.softplus(-STEEPNESS * gap[better]).sum() / better.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of architectures on one task."""
+
+    architectures: tuple[Architecture, ...]
+    values: tuple[float, ...]
+    """The larger, the better; in any unit, because tasks are compared by rank."""
+    task: Tensor | None = None
+    """The task's embedding."""
+    proxies: Tensor | None = None
+    """`(b, proxies)`."""
+
+
+def normal_scores(values: Tensor) -> Tensor:
+    r"""The quantile of a standard normal with each value's rank, $\Phi^{-1}((r - \tfrac12) / n)$; ties share theirs.
+
+    Outcomes of different tasks, in different units and with tails of failures, become comparable.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy.nas.aen import normal_scores
+        >>> normal_scores(torch.tensor([10.0, 91.5, 90.0]))
+        tensor([-0.9674,  0.9674,  0.0000])
+    """
+    below = (values[:, None] > values).sum(1) + 0.5 * (values[:, None] == values).sum(1)
+    found: Tensor = torch.special.ndtri(below.double() / len(values))
+    return found.float()
+
+
+class Prior(nn.Module):
+    """Some AENs of the same experience, which differ in their first weights: their mean is what is expected.
+
+    Args:
+        space: Whose architectures they evaluate.
+        members: How many there are.
+        options: Of each `AEN`.
+    """
+
+    def __init__(self, space: Space, *, members: int = 3, **options: int) -> None:
+        super().__init__()
+        self.space = space
+        self.members = nn.ModuleList(AEN(len(space.vocabulary), **options) for _ in range(members))
+
+    def each(self) -> Iterator[AEN]:
+        """The members."""
+        for member in self.members:
+            assert isinstance(member, AEN)
+            yield member
+
+    def forward(self, encoded: Encoded, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
+        """The mixture's mean and standard deviation, batch shape `(b,)`."""
+        each = [member(encoded, task, proxies) for member in self.each()]
+        means, variances = torch.stack([one.mean for one in each]), torch.stack([one.variance for one in each])
+        return Normal(means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt())
+
+    def features(self, encoded: Encoded) -> Tensor:
+        """The members' side by side, `(b, members d)`."""
+        return torch.cat([member.features(encoded) for member in self.each()], 1)
+
+
+def learn(
+    prior: Prior,
+    experience: Mapping[str, Outcomes],
+    *,
+    epochs: int = 60,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-3,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Prior:
+    """Trains a prior on the outcomes of tasks already solved, in place, and returns it.
+
+    Args:
+        prior: Its weights are where training begins.
+        experience: Outcomes by task.
+        epochs: Passes over all of it; a task is one batch.
+        lr: Of AdamW, annealed to zero by a cosine.
+        weight_decay: Of AdamW.
+        on_progress: Called with the epochs done and in all.
+
+    Raises:
+        ShapeError: Where there is no task, or one with fewer than two outcomes.
+    """
+    if not experience:
+        raise ShapeError("An AEN learns from at least one task, and none was given.")
+    if short := [name for name, outcomes in experience.items() if len(outcomes.values) < 2]:
+        raise ShapeError(f"An AEN learns from pairs of outcomes; {', '.join(short)} has fewer than two.")
+    batches = [
+        (prior.space.encode(outcomes.architectures), normal_scores(torch.tensor(outcomes.values)), outcomes)
+        for outcomes in experience.values()
+    ]
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=lr, weight_decay=weight_decay)
+    prior.train()
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * epoch / epochs))
+        losses = [
+            member.loss(encoded, scores, outcomes.task, outcomes.proxies)
+            for member in prior.each()
+            for encoded, scores, outcomes in batches
+        ]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        for member in prior.each():
+            nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+        optimizer.step()
+        if on_progress is not None:
+            on_progress(epoch + 1, epochs)
+    return prior.eval()
+
+
+def expected(prior: Prior, architectures: Sequence[Architecture], task: Tensor | None = None) -> Normal:
+    """What a prior expects of architectures, without a graph."""
+    with torch.no_grad():
+        found: Normal = prior(prior.space.encode(architectures), task)
+    return found
