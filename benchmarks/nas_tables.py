@@ -33,8 +33,13 @@ from scipy.stats import t as student
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.baselines.bananas import Bananas
+from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.baselines.rank_transfer import RankTransfer
+from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import Source, Table, nasbench201, nasbenchgraph, seeded
 
@@ -43,10 +48,16 @@ Which = Literal["nasbench201", "nasbenchgraph"]
 
 METHODS: dict[str, Callable[[Source], Search]] = {
     "random": lambda source: RandomSearch(),
+    "local_search": lambda source: LocalSearch(),
+    "evolution": lambda source: Evolution(),
+    "optuna_tpe": lambda source: TreeParzen(),
+    "bananas": lambda source: Bananas(),
+    "rank_transfer": RankTransfer,
     "random_forest": Forest,
+    "rank_transfer_whole_table": RankTransfer,
 }
 """Made anew for each repetition, from what is known of the other data sets."""
-WHOLE_TABLE: set[str] = set()
+WHOLE_TABLE = {"rank_transfer_whole_table"}
 """Methods to which every member is known on the other data sets."""
 
 
