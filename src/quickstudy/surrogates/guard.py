@@ -1,0 +1,122 @@
+"""How far to trust a prior, by what it said of the outcomes so far."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import OutcomeError, ShapeError
+
+INFLATIONS = (0.5, 1.0, 2.0)
+"""By which a prior's claim of its own error may be off, equally likely."""
+POINTS = 129
+"""Of the quadrature over the scale."""
+
+
+def prior_weight(mean: Tensor, std: Tensor, values: Tensor, *, initial: float = 0.5) -> float:
+    r"""The probability that a prior predicts the outcomes better than a constant, from 0 to 1.
+
+    A Bayesian model average of *what the prior says, on an unknown scale*, and of *a constant and noise*:
+
+    $$M_1: y_i = \alpha + \gamma (m_i + s_i \epsilon_i) \qquad M_0: y_i = \alpha + \gamma \epsilon_i \qquad
+    \gamma > 0,\ \epsilon_i \sim N(0, 1)$$
+
+    $$w = \frac{\pi\, p_1(y)}{\pi\, p_1(y) + (1 - \pi)\, p_0(y)}, \qquad
+    p(y_{1:t}) = \prod_i p(y_i \mid y_{1:i-1})$$
+
+    Both have the right Haar prior $p(\alpha, \gamma) \propto 1 / \gamma$, under which a location and scale cost each of
+    them two outcomes and no more: the weight stays at `initial` until the third. It is a matter of how well the order
+    and the distances of the values follow the predictions: units do not count, and a prior whose predictions of what
+    was tried are all alike, compared with its own error, is neither confirmed nor refuted. The claim $s$ is taken
+    times a half, one and two, averaged. Values with outliers are better passed as `NormalScores`.
+
+    Args:
+        mean: `(t,)`, what the prior predicted of each trial, on any scale; the higher, the higher the value.
+        std: `(t,)`, its own error, on the same scale.
+        values: `(t,)`, what came out, in any unit.
+        initial: $\pi$, the weight before any outcome.
+
+    Raises:
+        ShapeError: Where shapes do not fit.
+        OutcomeError: Where a number is not finite, or an error or `initial` out of its bounds.
+
+    References:
+        Hoeting et al., [Bayesian Model Averaging](https://doi.org/10.1214/ss/1009212519), 1999. Berger et al., [Bayes
+        Factors and Marginal Distributions in Invariant Situations](https://www.jstor.org/stable/25051210), 1998.
+        Dawid, [Prequential Analysis](https://doi.org/10.2307/2981683), 1984.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy.surrogates.guard import prior_weight
+        >>> said = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
+        >>> error = torch.full((5,), 0.5)
+        >>> came = torch.tensor([61.0, 64.0, 70.0, 71.0, 76.0])
+        >>> prior_weight(said, error, came) > 0.9 > 0.1 > prior_weight(said, error, came.flip(0))
+        True
+    """
+    if not 0 < initial < 1:
+        raise OutcomeError(f"the weight before any outcome is {initial}. Pass one between 0 and 1, both excluded.")
+    odds = math.log(initial / (1 - initial)) + float(log_bayes_factors(mean, std, values)[-1:].sum())
+    return float(torch.tensor(odds, dtype=torch.float64).sigmoid())
+
+
+def log_bayes_factors(mean: Tensor, std: Tensor, values: Tensor) -> Tensor:
+    """`(t,)`: after each outcome, by how much the prior's log predictive density of all so far beats the constant's.
+
+    The first differences are the prequential scores: what each outcome says about the prior given those before it.
+
+    Args:
+        mean: `(t,)`.
+        std: `(t,)`.
+        values: `(t,)`.
+    """
+    m, s, y = checked(mean, std, values)
+    spread = float((y - y.mean()).square().sum().sqrt()) if len(y) else 0.0
+    if spread <= 1e-12 * float(y.abs().max() if len(y) else 0):  # all alike: there is nothing to predict
+        return torch.zeros_like(y)
+    y = (y - y.mean()) / spread
+    found = torch.zeros_like(y)
+    for i in range(3, len(y) + 1):
+        if y[:i].max() > y[:i].min():
+            claims = [log_marginal(m[:i], k * s[:i], y[:i]) for k in INFLATIONS]
+            with_prior = torch.stack(claims).logsumexp(0) - math.log(len(INFLATIONS))
+            found[i - 1] = with_prior - log_marginal(torch.zeros(i).to(y), torch.ones(i).to(y), y[:i])
+    return found
+
+
+def log_marginal(m: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    r"""$\log \int\!\!\int N(y; \alpha + \gamma m, \gamma^2 s^2) \, d\alpha \, d\gamma / \gamma$.
+
+    The integral over $\alpha$ is closed. In $u = 1 / \gamma$ what is left is
+
+    $$\int_0^\infty u^{t-2} e^{-(A u^2 - 2 B u + C) / 2} du$$
+
+    with the weighted sums of squares $A$ of $y$ and $C$ of $m$, and $B$ of their products. It is log-concave, and taken
+    by the trapezoidal rule about its mode.
+    """
+    t, w = len(y), s.pow(-2)
+    total = w.sum()
+    y, m = y - (w * y).sum() / total, m - (w * m).sum() / total
+    a, b, c = (w * y * y).sum(), (w * m * y).sum(), (w * m * m).sum()
+    power = t - 2
+    mode = (b + (b * b + 4 * a * power).sqrt()) / (2 * a)
+    width = (a + power / mode.square()).rsqrt()
+    u = torch.linspace(-12, 12, POINTS).to(y) * width + mode
+    inside = u > 0
+    log_integrand = power * u.where(inside, 1).log() - (a * u.square() - 2 * b * u + c) / 2
+    integral = log_integrand.where(inside, -math.inf).logsumexp(0) + (u[1] - u[0]).log()
+    return w.log().sum() / 2 - total.log() / 2 - (t - 1) / 2 * math.log(2 * math.pi) + integral
+
+
+def checked(mean: Tensor, std: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In double precision, or a complaint."""
+    if not mean.shape == std.shape == values.shape or values.ndim != 1:
+        raise ShapeError(
+            f"predictions are {tuple(mean.shape)}, errors {tuple(std.shape)}, values {tuple(values.shape)}. "
+            "Pass (t,) each."
+        )
+    if not all(bool(part.isfinite().all()) for part in (mean, std, values)):
+        raise OutcomeError("a prediction, an error or a value is not finite. Leave failed trials out.")
+    if not bool((std > 0).all()):
+        raise OutcomeError(f"the prior claims an error of {float(std.min())}. Pass errors above 0.")
+    return mean.double(), std.double(), values.double()
