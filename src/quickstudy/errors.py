@@ -16,6 +16,7 @@ QuickstudyError
 │   ├── DamagedArtefactError
 │   ├── ForeignArtefactError
 │   └── NewerArtefactError
+├── ExportError          a network that cannot be exported, or whose export computes something else
 ├── OutputExistsError    a folder that would be overwritten
 └── MissingExtraError    an optional dependency that is not installed
 ```
@@ -82,6 +83,10 @@ class ForeignArtefactError(ArtefactError):
 
 class NewerArtefactError(ArtefactError):
     """A prior written by a newer format than this version reads."""
+
+
+class ExportError(QuickstudyError):
+    """A network that cannot be exported, or whose export computes something else."""
 
 
 class OutputExistsError(QuickstudyError):
