@@ -38,7 +38,7 @@ class Bananas(Proposer[Architecture, Space]):
     def __init__(
         self,
         *,
-        initial: int = 10,
+        initial: int = 5,
         networks: int = 5,
         width: int = 32,
         steps: int = 60,

@@ -25,7 +25,7 @@ class Evolution(Proposer[Architecture, Space]):
         2019.
     """
 
-    def __init__(self, *, population: int = 10, tournament: int = 3, attempts: int = 20) -> None:
+    def __init__(self, *, population: int = 5, tournament: int = 5, attempts: int = 20) -> None:
         self.population, self.tournament, self.attempts = population, tournament, attempts
 
     def propose(
