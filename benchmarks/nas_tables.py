@@ -32,6 +32,7 @@ from scipy.stats import t as student
 
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
+from quickstudy.nas.aen import Outcomes, Prior, learn
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
@@ -40,11 +41,27 @@ from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
+from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import Source, Table, nasbench201, nasbenchgraph, seeded
 
 Search = Proposer[Architecture, Space]
 Which = Literal["nasbench201", "nasbenchgraph"]
+
+_PRIORS: dict[tuple[float, ...], Prior] = {}
+"""Of each source, because several methods have the same one."""
+
+
+def prior_of(source: Source) -> Prior:
+    """What AEN learns from the other data sets."""
+    key = tuple(float(rows.values[i]) for rows in source.rows.values() for i in range(3))
+    if key not in _PRIORS:
+        experience = {
+            name: Outcomes(rows.architectures, tuple(rows.values.tolist())) for name, rows in source.rows.items()
+        }
+        _PRIORS[key] = learn(Prior(source.space), experience)
+    return _PRIORS[key]
+
 
 METHODS: dict[str, Callable[[Source], Search]] = {
     "random": lambda source: RandomSearch(),
@@ -55,6 +72,10 @@ METHODS: dict[str, Callable[[Source], Search]] = {
     "rank_transfer": RankTransfer,
     "random_forest": Forest,
     "rank_transfer_whole_table": RankTransfer,
+    "bayesian_search": lambda source: BayesianSearch(prior_of(source)),
+    "bayesian_search_without_guard": lambda source: BayesianSearch(prior_of(source), guarded=False),
+    "bayesian_search_without_feedback": lambda source: BayesianSearch(prior_of(source), feedback=False),
+    "bayesian_search_without_aen": lambda source: BayesianSearch(None),
 }
 """Made anew for each repetition, from what is known of the other data sets."""
 WHOLE_TABLE = {"rank_transfer_whole_table"}

@@ -19,11 +19,13 @@ def cells(n: int, seed: int) -> tuple[Architecture, ...]:
 
 
 def convolutions(architectures: tuple[Architecture, ...], scale: float = 1.0) -> Outcomes:
-    """An outcome that a graph tells: the number of 3x3 convolutions, and half as much for 1x1."""
+    """An outcome that a graph tells: the number of 3x3 convolutions that matter, and half as much for 1x1."""
     worth = {"nor_conv_3x3": 1.0, "nor_conv_1x1": 0.5}
-    return Outcomes(
-        architectures, tuple(scale * sum(worth.get(str(v), 0) for _, v in a.choices) for a in architectures)
-    )
+
+    def value(a: Architecture) -> float:
+        return scale * sum(worth.get(node.operation, 0) for node in SPACE.graph(a).nodes)
+
+    return Outcomes(architectures, tuple(map(value, architectures)))
 
 
 def test_what_was_learned_on_two_tasks_ranks_architectures_that_were_not_seen() -> None:

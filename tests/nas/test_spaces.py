@@ -87,3 +87,17 @@ def test_a_space_of_members_has_no_others():
     stranger = next(a for a in whole.neighbours(next(iter(members))) if a not in members)
     with pytest.raises(ArchitectureError, match="leaves out"):
         space.parse(str(stranger))
+
+
+def test_cells_that_compute_the_same_have_the_same_graph():
+    space = NASBench201()
+    dead = ["none", "nor_conv_3x3", "nor_conv_1x1", "skip_connect", "nor_conv_1x1", "avg_pool_3x3"]
+    graphs = {space.graph(space.architecture([*dead[:2], other, *dead[3:]])) for other in ("none", "nor_conv_3x3")}
+    assert len(graphs) == 1
+    assert [node.operation for node in graphs.pop().nodes][1:-1] == ["nor_conv_3x3", "skip_connect", "avg_pool_3x3"]
+
+
+def test_a_cell_without_a_way_is_input_and_output():
+    space = NASBench201()
+    graph = space.graph(space.architecture(["nor_conv_3x3", "none", "none", "none", "none", "none"]))
+    assert (len(graph.nodes), graph.edges) == (2, ())

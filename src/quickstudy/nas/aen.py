@@ -45,7 +45,7 @@ class AEN(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, operations: int, *, task: int = 0, proxies: int = 0, width: int = 64, depth: int = 3) -> None:
+    def __init__(self, operations: int, *, task: int = 0, proxies: int = 0, width: int = 32, depth: int = 3) -> None:
         super().__init__()
         self.graph = GraphNetwork(operations + 2, NUMBERS, width=width, depth=depth)
         self.head = nn.Sequential(nn.Linear(width + task + proxies, width), nn.ReLU(), nn.Linear(width, 2))
@@ -125,7 +125,7 @@ class Prior(nn.Module):
         options: Of each `AEN`.
     """
 
-    def __init__(self, space: Space, *, members: int = 3, **options: int) -> None:
+    def __init__(self, space: Space, *, members: int = 5, **options: int) -> None:
         super().__init__()
         self.space = space
         self.members = nn.ModuleList(AEN(len(space.vocabulary), **options) for _ in range(members))
@@ -151,7 +151,7 @@ def learn(
     prior: Prior,
     experience: Mapping[str, Outcomes],
     *,
-    epochs: int = 60,
+    epochs: int = 150,
     lr: float = 3e-3,
     weight_decay: float = 1e-3,
     on_progress: Callable[[int, int], None] | None = None,

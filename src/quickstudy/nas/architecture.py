@@ -1,8 +1,10 @@
 """An architecture, and the graph that it stands for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,6 +90,26 @@ class Graph:
         return tuple(found)
 
 
+def live(graph: Graph, dead: str) -> Graph:
+    """The graph without `dead` operations, and without all that lies on no way from the input to the output.
+
+    Graphs that compute the same become the same; input and output always stay.
+    """
+    last = len(graph.nodes) - 1
+    there = [(a, b) for a, b in graph.edges if dead not in (graph.nodes[a].operation, graph.nodes[b].operation)]
+    reached, needed = {0}, {last}
+    for a, b in sorted(there):
+        if a in reached:
+            reached.add(b)
+    for a, b in sorted(there, key=lambda edge: -edge[1]):
+        if b in needed:
+            needed.add(a)
+    kept = sorted((reached & needed) | {0, last})
+    place = {node: i for i, node in enumerate(kept)}
+    edges = tuple((place[a], place[b]) for a, b in there if a in place and b in place)
+    return Graph(tuple(graph.nodes[node] for node in kept), edges)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Graphs as tensors, padded to the same number of nodes."""
@@ -115,19 +137,20 @@ def encode(graphs: "list[Graph]", vocabulary: tuple[str, ...]) -> Encoded:
         ArchitectureError: Where an operation is not in the vocabulary.
     """
     words = {word: i for i, word in enumerate((INPUT, OUTPUT, *vocabulary))}
+    if strange := {node.operation for graph in graphs for node in graph.nodes} - set(words):
+        raise ArchitectureError(f"{min(strange)!r} is not among the operations {', '.join(words)}.")
     b, v = len(graphs), max((len(graph.nodes) for graph in graphs), default=0)
-    operations, features = torch.zeros(b, v, dtype=torch.int64), torch.zeros(b, v, 3)
-    adjacency, mask = torch.zeros(b, v, v), torch.zeros(b, v, dtype=torch.bool)
+    operations, features = np.zeros((b, v), np.int64), np.zeros((b, v, 3), np.float32)
+    adjacency, mask = np.zeros((b, v, v), np.float32), np.zeros((b, v), np.bool_)
     for i, graph in enumerate(graphs):
-        depth = graph.depth()
+        n, depth = len(graph.nodes), graph.depth()
         longest = max(1, *depth)
-        for j, node in enumerate(graph.nodes):
-            if node.operation not in words:
-                raise ArchitectureError(f"{node.operation!r} is not among the operations {', '.join(words)}.")
-            operations[i, j] = words[node.operation]
-            sizes = [torch.tensor(float(max(value, 1))).log2().item() / 10 for value in (node.width, node.size)]
-            features[i, j] = torch.tensor([depth[j] / longest, *sizes])
-        mask[i, : len(graph.nodes)] = True
+        operations[i, :n] = [words[node.operation] for node in graph.nodes]
+        features[i, :n] = [
+            (d / longest, math.log2(max(node.width, 1)) / 10, math.log2(max(node.size, 1)) / 10)
+            for d, node in zip(depth, graph.nodes)
+        ]
+        mask[i, :n] = True
         for start, end in graph.edges:
             adjacency[i, start, end] = 1
-    return Encoded(operations, features, adjacency, mask)
+    return Encoded(*map(torch.from_numpy, (operations, features, adjacency, mask)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from quickstudy.nas.architecture import INPUT, OUTPUT, Architecture, Graph, Node, Value
+from quickstudy.nas.architecture import INPUT, OUTPUT, Architecture, Graph, Node, Value, live
 from quickstudy.nas.space import Space
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -34,14 +34,14 @@ class NASBench201(Space):
     vocabulary = OPERATIONS
 
     def graph(self, architecture: Architecture) -> Graph:
-        """Input, the six operations, output."""
+        """Input, the operations that matter, output: `none` is left out, and what nothing comes from or goes to."""
         nodes = (Node(INPUT), *(Node(str(value)) for _, value in architecture.choices), Node(OUTPUT))
         edges = [(0, i + 1) for i, (start, _) in enumerate(EDGES) if start == 0]
         edges += [
             (i + 1, j + 1) for i, (_, end) in enumerate(EDGES) for j, (start, _) in enumerate(EDGES) if end == start
         ]
         edges += [(i + 1, len(EDGES) + 1) for i, (_, end) in enumerate(EDGES) if end == 3]
-        return Graph(nodes, tuple(edges))
+        return live(Graph(nodes, tuple(edges)), "none")
 
     def from_published(self, text: str) -> Architecture:
         """The cell of the benchmark's own text, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""

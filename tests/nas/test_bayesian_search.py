@@ -1,0 +1,83 @@
+"""Bayesian search goes where the prior and the outcomes point."""
+
+from collections.abc import Callable, Mapping
+from itertools import count
+
+import pytest
+import torch
+from torch import Generator
+
+from quickstudy.experience.trial import TaskDescription, Trial
+from quickstudy.nas.aen import Outcomes, Prior, learn
+from quickstudy.nas.architecture import Architecture, Value
+from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.nasbench201 import NASBench201
+
+OPERATIONS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+
+
+class Small(NASBench201):
+    """729 cells, all of whose operations matter."""
+
+    name = "small"
+    choices: Mapping[str, tuple[Value, ...]] = dict.fromkeys(NASBench201.choices, OPERATIONS)
+
+
+SPACE, TASK = Small(), TaskDescription("toy")
+
+
+def worth(a: Architecture) -> float:
+    values = [v for _, v in a.choices]
+    return values.count("nor_conv_3x3") + 0.5 * values.count("nor_conv_1x1") + 2 * (a["0-3"] == "skip_connect")
+
+
+def search(
+    method: BayesianSearch, n: int, value: Callable[[Architecture], float | None] = worth, batch: int = 1
+) -> list[Trial[Architecture]]:
+    trials: list[Trial[Architecture]] = []
+    for seed in count():
+        for choice in method.propose(TASK, trials, SPACE, n=batch, generator=Generator().manual_seed(seed)):
+            trials.append(Trial(choice, value(choice)))
+        if len(trials) >= n:
+            return trials
+    raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    torch.manual_seed(0)
+    generator = Generator().manual_seed(0)
+    cells = tuple(SPACE.sample(generator=generator) for _ in range(60))
+    return learn(Prior(SPACE, members=1, width=16), {"a": Outcomes(cells, tuple(map(worth, cells)))}, epochs=60)
+
+
+def test_without_a_prior_it_finds_what_is_good_from_the_outcomes() -> None:
+    assert max(trial.value or 0 for trial in search(BayesianSearch(), 30)) >= 6.5
+
+
+def test_a_prior_of_a_like_task_finds_it_sooner(prior: Prior) -> None:
+    assert max(trial.value or 0 for trial in search(BayesianSearch(prior), 5)) >= 6
+
+
+def test_a_prior_that_is_wrong_loses_its_weight(prior: Prior) -> None:
+    wrong = search(BayesianSearch(prior), 30, lambda a: -worth(a))
+    assert max(trial.value or -9 for trial in wrong) >= -0.5
+
+
+def test_nothing_is_proposed_twice_in_batches_or_after_failures(prior: Prior) -> None:
+    trials = search(BayesianSearch(prior), 12, lambda a: None if a["0-1"] == "nor_conv_3x3" else worth(a), batch=4)
+    assert len({trial.choice for trial in trials}) == 12
+
+
+def test_it_is_pure(prior: Prior) -> None:
+    method, trials = BayesianSearch(prior), search(BayesianSearch(prior), 4)
+    once, again = (method.propose(TASK, trials, SPACE, n=3, generator=Generator().manual_seed(7)) for _ in range(2))
+    assert (
+        once == again == BayesianSearch(prior).propose(TASK, trials, SPACE, n=3, generator=Generator().manual_seed(7))
+    )
+
+
+def test_without_feedback_it_is_the_order_of_the_prior(prior: Prior) -> None:
+    method = BayesianSearch(prior, feedback=False)
+    ordered = method.propose(TASK, [], SPACE, n=3, generator=Generator())
+    assert [trial.choice for trial in search(method, 3)] == ordered
