@@ -39,7 +39,7 @@ def test_neighbours_are_the_members_that_differ_in_one_choice(space, seed):
 def test_every_node_of_a_graph_lies_on_a_way_from_input_to_output(space, seed):
     a = space.sample(generator=Generator().manual_seed(seed))
     graph = space.graph(a)
-    assert len(graph.nodes) == 8 * a["stages"] + 3 <= 27
+    assert len(graph.nodes) <= 8 * a["stages"] + 3 <= 27
     assert all(start < end for start, end in graph.edges)
     inner = range(1, len(graph.nodes) - 1)
     assert all(any(end == i for _, end in graph.edges) and any(start == i for start, _ in graph.edges) for i in inner)
@@ -51,7 +51,7 @@ def test_members_of_every_number_of_stages_are_encoded_together():
     space = SPACES[0]
     members = [space.architecture((*CELL, 8, 1, stages, "pool2", "avg", "mean")) for stages in (1, 2, 3)]
     encoded = space.encode(members)
-    assert encoded.mask.sum(1).tolist() == [11, 19, 27]
+    assert encoded.mask.sum(1).tolist() == [8, 13, 18]
     assert space.one_hot(members).sum(1).tolist() == [12, 12, 12]
 
 
