@@ -9,7 +9,7 @@ from quickstudy.errors import OutcomeError, ShapeError
 
 INFLATIONS = (0.5, 1.0, 2.0)
 """By which a prior's claim of its own error may be off, equally likely."""
-POINTS = 129
+POINTS = 257
 """Of the quadrature over the scale."""
 
 
@@ -56,8 +56,8 @@ def prior_weight(mean: Tensor, std: Tensor, values: Tensor, *, initial: float = 
     """
     if not 0 < initial < 1:
         raise OutcomeError(f"the weight before any outcome is {initial}. Pass one between 0 and 1, both excluded.")
-    odds = math.log(initial / (1 - initial)) + float(log_bayes_factors(mean, std, values)[-1:].sum())
-    return float(torch.tensor(odds, dtype=torch.float64).sigmoid())
+    odds = log_bayes_factor(*checked(mean, std, values)) + math.log(initial / (1 - initial))
+    return float(odds.sigmoid())
 
 
 def log_bayes_factors(mean: Tensor, std: Tensor, values: Tensor) -> Tensor:
@@ -71,17 +71,16 @@ def log_bayes_factors(mean: Tensor, std: Tensor, values: Tensor) -> Tensor:
         values: `(t,)`.
     """
     m, s, y = checked(mean, std, values)
-    spread = float((y - y.mean()).square().sum().sqrt()) if len(y) else 0.0
-    if spread <= 1e-12 * float(y.abs().max() if len(y) else 0):  # all alike: there is nothing to predict
-        return torch.zeros_like(y)
-    y = (y - y.mean()) / spread
-    found = torch.zeros_like(y)
-    for i in range(3, len(y) + 1):
-        if y[:i].max() > y[:i].min():
-            claims = [log_marginal(m[:i], k * s[:i], y[:i]) for k in INFLATIONS]
-            with_prior = torch.stack(claims).logsumexp(0) - math.log(len(INFLATIONS))
-            found[i - 1] = with_prior - log_marginal(torch.zeros(i).to(y), torch.ones(i).to(y), y[:i])
-    return found
+    return torch.stack([log_bayes_factor(m[:i], s[:i], y[:i]) for i in range(1, len(y) + 1)])
+
+
+def log_bayes_factor(m: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    """That of all outcomes; 0 where they are fewer than three, or all alike."""
+    if len(y) < 3 or y.std() <= 1e-12 * y.abs().max():
+        return torch.zeros(()).to(y)
+    y = (y - y.mean()) / y.std()
+    with_prior = torch.stack([log_marginal(m, k * s, y) for k in INFLATIONS]).logsumexp(0) - math.log(len(INFLATIONS))
+    return with_prior - log_marginal(torch.zeros_like(y), torch.ones_like(y), y)
 
 
 def log_marginal(m: Tensor, s: Tensor, y: Tensor) -> Tensor:
@@ -89,22 +88,27 @@ def log_marginal(m: Tensor, s: Tensor, y: Tensor) -> Tensor:
 
     The integral over $\alpha$ is closed. In $u = 1 / \gamma$ what is left is
 
-    $$\int_0^\infty u^{t-2} e^{-(A u^2 - 2 B u + C) / 2} du$$
+    $$\int_0^\infty u^{t-1} e^{-(A u^2 - 2 B u + C) / 2} \frac{du}{u}$$
 
-    with the weighted sums of squares $A$ of $y$ and $C$ of $m$, and $B$ of their products. It is log-concave, and taken
-    by the trapezoidal rule about its mode.
+    with the weighted sums of squares $A$ of $y$ and $C$ of $m$, and $B$ of their products. In $\log u$ it is
+    log-concave, and the trapezoidal rule, from where it begins to count to where it ceases to, has nine digits.
     """
     t, w = len(y), s.pow(-2)
     total = w.sum()
     y, m = y - (w * y).sum() / total, m - (w * m).sum() / total
     a, b, c = (w * y * y).sum(), (w * m * y).sum(), (w * m * m).sum()
-    power = t - 2
-    mode = (b + (b * b + 4 * a * power).sqrt()) / (2 * a)
-    width = (a + power / mode.square()).rsqrt()
-    u = torch.linspace(-12, 12, POINTS).to(y) * width + mode
-    inside = u > 0
-    log_integrand = power * u.where(inside, 1).log() - (a * u.square() - 2 * b * u + c) / 2
-    integral = log_integrand.where(inside, -math.inf).logsumexp(0) + (u[1] - u[0]).log()
+
+    def log_integrand(x: Tensor) -> Tensor:
+        return (t - 1) * x - (a * (2 * x).exp() - 2 * b * x.exp() + c) / 2
+
+    root = (b * b + 4 * a * (t - 1)).sqrt()
+    mode = torch.where(b > 0, (b + root) / (2 * a), 2 * (t - 1) / (root - b)).log()  # without cancellation
+    width = (2 * a * (2 * mode).exp() - b * mode.exp()).rsqrt()
+    reach = 12 * width * 2.0 ** torch.arange(6).to(y)  # its left tail is longer than a normal one
+    enough = log_integrand(mode) - log_integrand(mode - reach) > 25
+    left = reach[enough][0] if enough.any() else reach[-1]
+    x = mode - left + (left + 12 * width) * torch.linspace(0, 1, POINTS).to(y)
+    integral = log_integrand(x).logsumexp(0) + (x[1] - x[0]).log()
     return w.log().sum() / 2 - total.log() / 2 - (t - 1) / 2 * math.log(2 * math.pi) + integral
 
 
