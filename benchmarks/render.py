@@ -18,14 +18,16 @@ import re
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 LOWER_IS_BETTER = ("second", "error", "loss", "regret", "memory", "bytes", "mib", "gib", "perplexity", "rank")
 HIGHER_IS_BETTER = ("accuracy", "rate", "speed", "auc", "likelihood", "correlation", "score", "per second")
-NOT_COMPETING = ("floor",)
-"""Methods that are bounds, and therefore never the best."""
+NOT_COMPETING = ("floor", "rank_transfer_whole_table")
+"""Methods that are bounds or know what the others do not, and therefore are never the best."""
+WIDEST = 8
+"""Columns of a table; where there are more, those of `cifar10, 5 trials` and the like are shown apart by their head."""
 FACTS = ("description", "date", "machine", "commit", "versions", "settings")
 BLOCK = re.compile(r"(<!-- results: (?P<name>[^,]+?)(?:, (?P<metric>.+?))? -->\n).*?(<!-- end results -->)", re.DOTALL)
 
@@ -128,10 +130,23 @@ def tables(results: Results, metric: str | None = None) -> list[str]:
     for name in results.metrics() if metric is None else [metric]:
         rows = [row for row in results.rows if row.metric == name]
         if measured := [row for row in rows if row.source is None]:
-            lines += [f"**{name}**", "", *_measured_table(measured), ""]
+            for head, part in _parts(measured):
+                lines += [f"**{name}**{head}", "", *_measured_table(part), ""]
         if published := [row for row in rows if row.source is not None]:
             lines += [f"**{name}**, published figures, not measured here", "", *_published_table(published), ""]
     return lines or ["*No rows yet.*", ""]
+
+
+def _parts(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
+    """Tables that are not too wide, and what each adds to the title."""
+    settings = unique(row.setting for row in rows)
+    if len(settings) <= WIDEST or not all(", " in setting for setting in settings):
+        return [("", rows)]
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        head, _, rest = row.setting.partition(", ")
+        parts.setdefault(f", {head}", []).append(replace(row, setting=rest))
+    return list(parts.items())
 
 
 def _measured_table(rows: Sequence[Row]) -> list[str]:

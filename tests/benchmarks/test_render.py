@@ -82,6 +82,17 @@ def test_published_figures_stand_apart_with_their_source_and_are_never_the_best(
     assert text.index("| b |") < text.index("published figures, not measured here") < text.index("Snell 2017")
 
 
+def test_a_table_that_would_be_too_wide_is_a_table_for_each_head_of_its_settings(render, tmp_path):
+    wide = [row("a", f"{data}, {n} trials", "regret", n) for data in ("cora", "photo") for n in range(1, 7)]
+    write(tmp_path, "search", [*wide, row("b", "photo, 2 trials", "regret", 1.0)])
+    assert render.main(["--root", str(tmp_path)]) == 0
+    text = results(tmp_path)
+    assert "**regret**, cora\n\n| method | 1 trials |" in text
+    assert "**regret**, photo\n\n| method | 1 trials |" in text
+    assert "| **1.00** | 2.00 | **3.00** |" in text
+    assert "| b |  | **1.00** |" in text
+
+
 def test_several_seeds_are_shown_as_their_mean_and_spread(render, tmp_path):
     write(tmp_path, "few", [row(value=v, ci95=0.1, seed=i) for i, v in enumerate((89.0, 90.0, 91.0))])
     render.main(["--root", str(tmp_path)])
