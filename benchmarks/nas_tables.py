@@ -43,7 +43,7 @@ from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import Source, Table, nasbench201, nasbenchgraph, seeded
+from quickstudy.nas.tables import RUNS, Source, Table, nasbench201, nasbenchgraph, seeded
 
 Search = Proposer[Architecture, Space]
 Which = Literal["nasbench201", "nasbenchgraph"]
@@ -203,6 +203,15 @@ def add(
     result.add(name, setting, metric, value, ci95=half, n=n, seconds=seconds, **more)
 
 
+def limits(table: Table, metric: str) -> dict[str, float]:
+    """Where every search ends that tries all members, since its one objective misleads it: the mean over runs."""
+    found = {}
+    for name, task in table.tasks.items():
+        values = [getattr(task, metric)(seed)[task.objective(seed).argmax()].item() for seed in range(RUNS)]
+        found[name] = round(statistics.fmean(values), 3)
+    return found
+
+
 def trials_of(mark: int) -> str:
     return "1 trial" if mark == 1 else f"{mark} trials"
 
@@ -234,7 +243,11 @@ def main(given: Sequence[str] | None = None) -> int:
     result = Result(
         arguments.which,
         description=benchmark.description,
-        settings={"prior": f"{benchmark.prior} architectures a data set", "trials": benchmark.marks[-1]},
+        settings={
+            "prior": f"{benchmark.prior} architectures a data set",
+            "trials": benchmark.marks[-1],
+            f"{benchmark.metrics[0]} of the best objective of all members": limits(table, benchmark.metrics[0]),
+        },
         packages=("scikit-learn", "optuna"),
         folder=arguments.out,
     )
