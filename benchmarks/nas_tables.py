@@ -32,7 +32,7 @@ from scipy.stats import t as student
 
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
-from quickstudy.nas.aen import Outcomes, Prior, learn
+from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
@@ -42,8 +42,9 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import RUNS, Source, Table, nasbench201, nasbenchgraph, seeded
+from quickstudy.nas.tables import RUNS, Table, nasbench201, nasbenchgraph, seeded
 
 Search = Proposer[Architecture, Space]
 Which = Literal["nasbench201", "nasbenchgraph"]
@@ -56,10 +57,7 @@ def prior_of(source: Source) -> Prior:
     """What AEN learns from the other data sets."""
     key = tuple(float(rows.values[i]) for rows in source.rows.values() for i in range(3))
     if key not in _PRIORS:
-        experience = {
-            name: Outcomes(rows.architectures, tuple(rows.values.tolist())) for name, rows in source.rows.items()
-        }
-        _PRIORS[key] = learn(Prior(source.space), experience)
+        _PRIORS[key] = learn(Prior(source.space), source.rows)
     return _PRIORS[key]
 
 

@@ -6,9 +6,10 @@ from scipy.stats import kendalltau
 from torch import Generator
 
 from quickstudy.errors import ShapeError
-from quickstudy.nas.aen import AEN, Outcomes, Prior, expected, learn, normal_scores
+from quickstudy.nas.aen import AEN, Prior, expected, learn
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.nasbench201 import NASBench201
+from quickstudy.nas.source import Rows, normal_scores
 
 SPACE = NASBench201()
 
@@ -18,14 +19,14 @@ def cells(n: int, seed: int) -> tuple[Architecture, ...]:
     return tuple(SPACE.sample(generator=generator) for _ in range(n))
 
 
-def convolutions(architectures: tuple[Architecture, ...], scale: float = 1.0) -> Outcomes:
+def convolutions(architectures: tuple[Architecture, ...], scale: float = 1.0) -> Rows:
     """An outcome that a graph tells: the number of 3x3 convolutions that matter, and half as much for 1x1."""
     worth = {"nor_conv_3x3": 1.0, "nor_conv_1x1": 0.5}
 
     def value(a: Architecture) -> float:
         return scale * sum(worth.get(node.operation, 0) for node in SPACE.graph(a).nodes)
 
-    return Outcomes(architectures, tuple(map(value, architectures)))
+    return Rows(architectures, torch.tensor([*map(value, architectures)]))
 
 
 def test_what_was_learned_on_two_tasks_ranks_architectures_that_were_not_seen() -> None:

@@ -14,8 +14,9 @@ from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
+from quickstudy.nas.source import Rows, Source
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import Rows, Source, seeded
+from quickstudy.nas.tables import seeded
 
 TASK = TaskDescription("toy")
 

@@ -8,10 +8,11 @@ import torch
 from torch import Generator
 
 from quickstudy.experience.trial import TaskDescription, Trial
-from quickstudy.nas.aen import Outcomes, Prior, learn
+from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.nasbench201 import NASBench201
+from quickstudy.nas.source import Rows
 
 OPERATIONS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 
@@ -48,7 +49,7 @@ def prior() -> Prior:
     torch.manual_seed(0)
     generator = Generator().manual_seed(0)
     cells = tuple(SPACE.sample(generator=generator) for _ in range(60))
-    return learn(Prior(SPACE, members=1, width=16), {"a": Outcomes(cells, tuple(map(worth, cells)))}, epochs=60)
+    return learn(Prior(SPACE, members=1, width=16), {"a": Rows(cells, torch.tensor([*map(worth, cells)]))}, epochs=60)
 
 
 def test_without_a_prior_it_finds_what_is_good_from_the_outcomes() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from quickstudy.errors import DataError, DataNotFoundError
 from quickstudy.nas.nasbench201 import NASBench201
-from quickstudy.nas.tables import Table, TableTask, nasbench201, nasbenchgraph, scaled_ranks, seeded
+from quickstudy.nas.source import scaled_ranks
+from quickstudy.nas.tables import Table, TableTask, nasbench201, nasbenchgraph, seeded
 
 DATA = os.environ.get("QUICKSTUDY_DATA")
 needs_data = pytest.mark.skipif(

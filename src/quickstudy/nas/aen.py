@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch.distributions import Normal
 
 from quickstudy.errors import ShapeError
 from quickstudy.nas.architecture import Architecture, Encoded
+from quickstudy.nas.source import Rows, normal_scores
 from quickstudy.nas.space import Space
 from quickstudy.nets.graph_network import GraphNetwork
 
@@ -87,35 +87,6 @@ class AEN(nn.Module):
         return likelihood + F.softplus(-STEEPNESS * gap[better]).sum() / better.sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """What became of architectures on one task."""
-
-    architectures: tuple[Architecture, ...]
-    values: tuple[float, ...]
-    """The larger, the better; in any unit, because tasks are compared by rank."""
-    task: Tensor | None = None
-    """The task's embedding."""
-    proxies: Tensor | None = None
-    """`(b, proxies)`."""
-
-
-def normal_scores(values: Tensor) -> Tensor:
-    r"""The quantile of a standard normal with each value's rank, $\Phi^{-1}((r - \tfrac12) / n)$; ties share theirs.
-
-    Outcomes of different tasks, in different units and with tails of failures, become comparable.
-
-    Example:
-        >>> import torch
-        >>> from quickstudy.nas.aen import normal_scores
-        >>> normal_scores(torch.tensor([10.0, 91.5, 90.0]))
-        tensor([-0.9674,  0.9674,  0.0000])
-    """
-    below = (values[:, None] > values).sum(1) + 0.5 * (values[:, None] == values).sum(1)
-    found: Tensor = torch.special.ndtri(below.double() / len(values))
-    return found.float()
-
-
 class Prior(nn.Module):
     """Some AENs of the same experience, which differ in their first weights: their mean is what is expected.
 
@@ -149,7 +120,7 @@ class Prior(nn.Module):
 
 def learn(
     prior: Prior,
-    experience: Mapping[str, Outcomes],
+    experience: Mapping[str, Rows],
     *,
     epochs: int = 150,
     lr: float = 3e-3,
@@ -160,7 +131,7 @@ def learn(
 
     Args:
         prior: Its weights are where training begins.
-        experience: Outcomes by task.
+        experience: Outcomes by task, each in its own unit.
         epochs: Passes over all of it; a task is one batch.
         lr: Of AdamW, annealed to zero by a cosine.
         weight_decay: Of AdamW.
@@ -171,10 +142,10 @@ def learn(
     """
     if not experience:
         raise ShapeError("An AEN learns from at least one task, and none was given.")
-    if short := [name for name, outcomes in experience.items() if len(outcomes.values) < 2]:
+    if short := [name for name, outcomes in experience.items() if len(outcomes) < 2]:
         raise ShapeError(f"An AEN learns from pairs of outcomes; {', '.join(short)} has fewer than two.")
     batches = [
-        (prior.space.encode(outcomes.architectures), normal_scores(torch.tensor(outcomes.values)), outcomes)
+        (prior.space.encode(outcomes.architectures), normal_scores(outcomes.values), outcomes)
         for outcomes in experience.values()
     ]
     optimizer = torch.optim.AdamW(prior.parameters(), lr=lr, weight_decay=weight_decay)

@@ -25,37 +25,12 @@ from quickstudy.errors import DataError, DataNotFoundError
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.nasbenchgraph import NASBenchGraph
+from quickstudy.nas.source import Rows, Source
 from quickstudy.nas.space import Space
 from quickstudy.tasks.fetch import cache_folder, data_folder, load_arrays, locate
 
 RUNS = 2
 """Training runs that every member of NAS-Bench-201 has in our file; more of them serve the report alone."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Members that were trained on one task, and what came of it."""
-
-    architectures: tuple[Architecture, ...]
-    values: Tensor  # (n,) float64
-    """What is to be as large as possible."""
-
-    def __len__(self) -> int:
-        return len(self.architectures)
-
-    @property
-    def ranks(self) -> Tensor:
-        """`(n,)`: 0 for the worst and 1 for the best of these rows; what is equal shares its mean rank."""
-        return scaled_ranks(self.values)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is known of earlier tasks when a search on another one begins."""
-
-    space: Space
-    rows: Mapping[str, Rows]
-    """By the name of the task; empty where nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +164,6 @@ def seeded(*parts: str | int) -> Generator:
     """A generator of its own for each combination of parts, the same on every machine."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def scaled_ranks(values: Tensor) -> Tensor:
-    """`(n,)` float64: 0 for the smallest and 1 for the largest; what is equal shares its mean rank."""
-    ordered = values.sort().values
-    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    return (below + upto - 1).double() / 2 / max(1, len(values) - 1)
 
 
 def _architectures(space: Space, names: list[list[str]], codes: np.ndarray) -> tuple[Architecture, ...]:

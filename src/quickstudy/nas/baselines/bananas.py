@@ -10,8 +10,8 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.candidates import tried, unseen, worth
+from quickstudy.nas.source import scaled_ranks
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import scaled_ranks
 
 
 class Bananas(Proposer[Architecture, Space]):

@@ -11,8 +11,8 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.candidates import candidates, tried
+from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import Source
 
 
 class Forest(Proposer[Architecture, Space]):

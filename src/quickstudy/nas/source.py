@@ -1,0 +1,63 @@
+"""What became of architectures on earlier tasks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.space import Space
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Members that were trained on one task, and what came of it."""
+
+    architectures: tuple[Architecture, ...]
+    values: Tensor  # (n,) float64
+    """What is to be as large as possible, in any unit: tasks are compared by rank."""
+    task: Tensor | None = None  # (e,)
+    """The task's embedding."""
+    proxies: Tensor | None = None  # (n, p)
+    """Standardised zero-cost proxies of each on that task."""
+
+    def __len__(self) -> int:
+        return len(self.architectures)
+
+    @property
+    def ranks(self) -> Tensor:
+        """`(n,)`: 0 for the worst and 1 for the best of these rows; what is equal shares its mean rank."""
+        return scaled_ranks(self.values)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of earlier tasks when a search on another one begins."""
+
+    space: Space
+    rows: Mapping[str, Rows]
+    """By the name of the task; empty where nothing is known."""
+
+
+def scaled_ranks(values: Tensor) -> Tensor:
+    """`(n,)` float64: 0 for the smallest and 1 for the largest; what is equal shares its mean rank."""
+    ordered = values.sort().values
+    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return (below + upto - 1).double() / 2 / max(1, len(values) - 1)
+
+
+def normal_scores(values: Tensor) -> Tensor:
+    r"""The quantile of a standard normal with each value's rank, $\Phi^{-1}((r - \tfrac12) / n)$; ties share theirs.
+
+    Outcomes of different tasks, in different units and with tails of failures, become comparable.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy.nas.source import normal_scores
+        >>> normal_scores(torch.tensor([10.0, 91.5, 90.0]))
+        tensor([-0.9674,  0.9674,  0.0000])
+    """
+    below = (values[:, None] > values).sum(1) + 0.5 * (values[:, None] == values).sum(1)
+    found: Tensor = torch.special.ndtri(below.double() / len(values))
+    return found.float()
