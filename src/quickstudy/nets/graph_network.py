@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 NODES = 8.0  # of a common graph, so that a sum over nodes is of the size of one
 
 
