@@ -128,10 +128,20 @@ def test_limits_hold_each_cost():
 def test_sampling_within_limits_never_exceeds_them(seed):
     space, limits = SPACES[0], Limits(max_params=5_000, max_memory=64_000, max_madds=1_000_000)
     generator = Generator().manual_seed(seed)
-    a = space.sample(generator=generator, allowed=limits.within(space))
-    b = space.mutate(a, generator=generator, allowed=limits.within(space))
+    within = limits.within(space)
+    a = within.sample(generator=generator)
+    b = within.mutate(a, generator=generator)
     assert limits.allows(count(space, a))
     assert limits.allows(count(space, b))
+
+
+def test_very_tight_limits_still_leave_different_networks_to_sample():
+    space = SPACES[0]
+    limits = Limits(max_params=count(space, smallest(space)["parameters"]).parameters + 400)
+    within, generator = limits.within(space), Generator().manual_seed(0)
+    found = {within.sample(generator=generator) for _ in range(50)}
+    assert len(found) > 25
+    assert all(limits.allows(count(space, a)) for a in found)
 
 
 @spaces
@@ -145,7 +155,7 @@ def test_nothing_costs_less_than_the_smallest(space):
 def test_limits_that_nothing_meets_name_the_smallest_there_is():
     space = SPACES[0]
     fewest = count(space, smallest(space)["parameters"]).parameters
-    assert Limits(max_params=fewest).within(space)
+    assert Limits(max_params=fewest).within(space).sample(generator=Generator().manual_seed(0))
     message = re.escape(f"The fewest parameters are {fewest:,}")
     with pytest.raises(NothingFitsError, match=message):
         Limits(max_params=fewest - 1).within(space)

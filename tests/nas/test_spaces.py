@@ -6,6 +6,7 @@ from torch import Generator
 
 from quickstudy.errors import ArchitectureError, NothingFitsError
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.nasbenchgraph import NASBenchGraph
 from quickstudy.nas.space import Space
@@ -52,9 +53,22 @@ def test_every_node_of_a_graph_lies_on_a_way_from_input_to_output(space):
     assert all(any(end == i for _, end in graph.edges) and any(start == i for start, _ in graph.edges) for i in inner)
 
 
-def test_limits_that_nothing_meets_are_named():
+def test_limits_without_a_member_to_begin_with_are_refused():
+    space = NASBench201()
     with pytest.raises(NothingFitsError, match="nasbench201/1"):
-        NASBench201().sample(generator=Generator().manual_seed(0), allowed=lambda a: False)
+        Limited(space, lambda a: False, [random(space, 0)])
+
+
+@spaces
+@given(seed=st.integers(0, 2**31))
+def test_what_is_sampled_within_limits_keeps_to_them(space, seed):
+    start = random(space, seed)
+    few = Limited(space, lambda a: sum(a[name] != start[name] for name in space.choices) <= 2, [start])
+    generator = Generator().manual_seed(seed)
+    a = few.sample(generator=generator)
+    assert few.has(a)
+    assert few.has(few.mutate(a, generator=generator))
+    assert few.digest == space.digest
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quickstudy.errors import NothingFitsError
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import EDGES
-from quickstudy.nas.space import Allowed
 from quickstudy.nas.tiny import (
     KERNEL,
     STEMS,
@@ -65,21 +65,27 @@ class Limits:
             for found, most in zip(astuple(cost), (self.max_params, self.max_madds, self.max_memory))
         )
 
-    def within(self, space: Tiny) -> Allowed:
-        """What `sample` and `mutate` of a space take as `allowed`.
+    def within(self, space: Tiny) -> Limited:
+        """The members of a space that keep to them all.
 
         Raises:
-            NothingFitsError: Where no member keeps to all limits; the message says the smallest there is.
+            NothingFitsError: Where none does; the message says the smallest there is.
         """
-        if not any(self.allows(count(space, architecture)) for architecture in frames(space)):
+        starts = [architecture for architecture in frames(space) if self.allows(count(space, architecture))]
+        if not starts:
             least = {name: count(space, architecture) for name, architecture in smallest(space).items()}
             raise NothingFitsError(
-                f"no network of {space.id} for inputs of {space.shape} and {space.n_classes} classes keeps to {self}. "
+                f"no network of {space.id} for inputs of {space.shape} and {space.n_classes} classes keeps to the limits: "
+                f"{self}. "
                 f"The fewest parameters are {least['parameters'].parameters:,}, the fewest multiply-adds "
                 f"{least['multiply_adds'].multiply_adds:,}, the smallest peak memory "
                 f"{least['peak_memory'].peak_memory:,} bytes, each by itself. Raise the limits."
             )
-        return lambda architecture: self.allows(count(space, architecture))
+        return Limited(space, lambda architecture: self.allows(count(space, architecture)), starts)
+
+    def __str__(self) -> str:
+        units = {"max_params": "parameters", "max_memory": "bytes of activations", "max_madds": "multiply-adds"}
+        return ", ".join(f"{most:,} {units[name]}" for name, most in vars(self).items() if most is not None) or "none"
 
 
 def build(space: Tiny, architecture: Architecture, *, generator: Generator | None = None) -> nn.Sequential:

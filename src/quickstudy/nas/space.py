@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Generator
@@ -11,11 +11,8 @@ from torch import Generator
 from quickstudy.errors import ArchitectureError, NothingFitsError
 from quickstudy.nas.architecture import Architecture, Encoded, Graph, Value, encode
 
-Allowed = Callable[[Architecture], bool]
-"""Whether an architecture keeps to the limits."""
-
 ATTEMPTS = 10_000
-"""Architectures that are drawn at most in search of one that is allowed."""
+"""Combinations that are drawn at most in search of a member."""
 
 
 class Space(ABC):
@@ -82,24 +79,22 @@ class Space(ABC):
             raise ArchitectureError(f"{text!r} is of the space {found.space}, not of {self.id}.")
         return self.architecture(found.values)
 
-    def sample(self, *, generator: Generator, allowed: Allowed | None = None) -> Architecture:
-        """A member, uniformly, among those that are allowed.
+    def sample(self, *, generator: Generator) -> Architecture:
+        """A member, uniformly.
 
         Raises:
-            NothingFitsError: Where none of 10,000 is.
+            NothingFitsError: Where none of 10,000 combinations is one.
         """
         for _ in range(ATTEMPTS):
             values = [options[draw(len(options), generator)] for options in self.choices.values()]
             found = Architecture(self.id, tuple(zip(self.choices, values)))
-            if self.has(found) and (allowed is None or allowed(found)):
+            if self.has(found):
                 return found
-        raise NothingFitsError(f"None of {ATTEMPTS:,} architectures of {self.id} keeps to the limits. Raise them.")
+        raise NothingFitsError(f"none of {ATTEMPTS:,} combinations that were drawn is a member of {self.id}.")
 
-    def mutate(
-        self, architecture: Architecture, *, generator: Generator, allowed: Allowed | None = None
-    ) -> Architecture:
-        """A neighbour, uniformly, among those that are allowed; the architecture itself where it has none."""
-        near = [other for other in self.neighbours(architecture) if allowed is None or allowed(other)]
+    def mutate(self, architecture: Architecture, *, generator: Generator) -> Architecture:
+        """A neighbour, uniformly; the architecture itself where it has none."""
+        near = list(self.neighbours(architecture))
         return near[draw(len(near), generator)] if near else architecture
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
