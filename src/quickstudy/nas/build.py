@@ -75,8 +75,8 @@ class Limits:
         if not starts:
             least = {name: count(space, architecture) for name, architecture in smallest(space).items()}
             raise NothingFitsError(
-                f"no network of {space.id} for inputs of {space.shape} and {space.n_classes} classes keeps to the limits: "
-                f"{self}. "
+                f"no network of {space.id} for inputs of {space.shape} and {space.n_classes} classes keeps to the "
+                f"limits: {self}. "
                 f"The fewest parameters are {least['parameters'].parameters:,}, the fewest multiply-adds "
                 f"{least['multiply_adds'].multiply_adds:,}, the smallest peak memory "
                 f"{least['peak_memory'].peak_memory:,} bytes, each by itself. Raise the limits."
