@@ -1,15 +1,20 @@
 """AEN learns to rank architectures over tasks."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from scipy.stats import kendalltau
 from torch import Generator
 
-from quickstudy.errors import ShapeError
+from quickstudy.errors import ArchitectureError, ShapeError
 from quickstudy.nas.aen import AEN, Prior, expected, learn
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.facts import log_costs
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.source import Rows, normal_scores
+from quickstudy.nas.space import Space
+from quickstudy.nas.tiny import Tiny
 
 SPACE = NASBench201()
 
@@ -79,3 +84,71 @@ def test_the_prior_is_less_sure_than_its_members_where_they_disagree() -> None:
     prior, encoded = Prior(SPACE, members=3, width=8), SPACE.encode(cells(5, 0))
     members = torch.stack([member(encoded).variance for member in prior.members]).mean(0)
     assert (prior(encoded).variance > members).all()
+
+
+def edges(space: Space, architectures: Sequence[Architecture]) -> torch.Tensor:
+    """A fact in a unit of its own: a hundred for each edge that is not empty."""
+    return torch.tensor([[100.0 * sum(v != "none" for _, v in a.choices)] for a in architectures])
+
+
+def test_proxies_and_tasks_are_learned_from_and_searched_with() -> None:
+    """Outcomes rise with the edges on one task and fall with them on the other: the embedding tells which it is."""
+    torch.manual_seed(0)
+    up, down = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    members = cells(60, 0)
+    many = edges(SPACE, members)[:, 0]
+    prior = learn(
+        Prior(SPACE, members=1, width=16, facts=edges, task=2, proxies=1),
+        {"up": Rows(members, many, up), "down": Rows(members, -many, down, edges(SPACE, members))},
+        epochs=100,
+        lr=1e-2,
+    )
+    unseen = cells(100, 1)
+    truth = edges(SPACE, unseen)[:, 0]
+    assert kendalltau(expected(prior, unseen, up).mean, truth).statistic > 0.7
+    assert kendalltau(expected(prior, unseen, down).mean, truth).statistic < -0.7
+    given = expected(prior, unseen, up, proxies=edges(SPACE, unseen)).mean
+    torch.testing.assert_close(given, expected(prior, unseen, up, space=SPACE).mean)
+
+
+def test_the_unit_of_a_proxy_does_not_matter() -> None:
+    def taught(scale: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        rows = convolutions(members)
+        known = Rows(members, rows.values, proxies=scale * edges(SPACE, members))
+        prior = learn(Prior(SPACE, members=1, width=8, proxies=1), {"a": known}, epochs=5)
+        return expected(prior, unseen, proxies=scale * edges(SPACE, unseen)).mean
+
+    members, unseen = cells(20, 0), cells(5, 1)
+    torch.testing.assert_close(taught(1.0), taught(1e3))
+
+
+def test_noise_on_embeddings_comes_from_the_generator() -> None:
+    def taught(seed: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        known = Rows(members, convolutions(members).values, torch.ones(2))
+        prior = Prior(SPACE, members=1, width=8, task=2)
+        learn(prior, {"a": known}, epochs=3, jitter=0.5, generator=Generator().manual_seed(seed))
+        return expected(prior, members, torch.ones(2)).mean
+
+    members = cells(20, 0)
+    assert torch.equal(taught(1), taught(1))
+    assert not torch.equal(taught(1), taught(2))
+
+
+def test_rows_of_a_space_of_their_own_are_encoded_in_it() -> None:
+    """Members of Tiny have other sizes for other inputs."""
+    torch.manual_seed(0)
+    small, large = (Tiny(shape=(1, side, side), n_classes=3) for side in (8, 28))
+    members = tuple(small.sample(generator=Generator().manual_seed(i)) for i in range(8))
+    rows = Rows(members, log_costs(large, members)[:, 0], space=large)
+    prior = learn(Prior(small, members=1, width=8, facts=log_costs, proxies=3), {"a": rows}, epochs=2)
+    torch.testing.assert_close(prior.centre, log_costs(large, members).mean(0).float())
+    here, there = (expected(prior, members, space=space).mean for space in (small, large))
+    assert not torch.allclose(here, there)
+    assert torch.equal(here, expected(prior, members).mean)
+
+
+def test_costs_of_a_space_without_inputs_are_refused() -> None:
+    with pytest.raises(ArchitectureError, match="nasbench201/1 does not say"):
+        log_costs(SPACE, cells(1, 0))

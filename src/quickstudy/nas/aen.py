@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
 from quickstudy.errors import ShapeError
@@ -15,7 +15,11 @@ from quickstudy.nas.space import Space
 from quickstudy.nets.graph_network import GraphNetwork
 
 NUMBERS = 3  # of a node: position, width, size
+FARTHEST = 4.0  # standard deviations from the mean: proxies farther off say no more than that
 STEEPNESS = 3.0  # of the ranking loss: a difference of a third of a standard deviation counts as one
+
+Facts = Callable[[Space, Sequence[Architecture]], Tensor]
+"""What is known of architectures without training, such as the logarithms of their costs: `(b, p)`, in any unit."""
 
 
 class AEN(nn.Module):
@@ -90,16 +94,24 @@ class AEN(nn.Module):
 class Prior(nn.Module):
     """Some AENs of the same experience, which differ in their first weights: their mean is what is expected.
 
+    Proxies come in their own units; what `learn` has seen of them standardises them, within four deviations.
+
     Args:
         space: Whose architectures they evaluate.
         members: How many there are.
+        facts: Finds the proxies of any architecture, where they can be computed for all that a search looks at.
         options: Of each `AEN`.
     """
 
-    def __init__(self, space: Space, *, members: int = 5, **options: int) -> None:
+    centre: Tensor  # (p,)
+    spread: Tensor  # (p,)
+
+    def __init__(self, space: Space, *, members: int = 5, facts: Facts | None = None, **options: int) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.facts = space, facts
         self.members = nn.ModuleList(AEN(len(space.vocabulary), **options) for _ in range(members))
+        self.register_buffer("centre", torch.zeros(options.get("proxies", 0)))
+        self.register_buffer("spread", torch.ones(options.get("proxies", 0)))
 
     def each(self) -> Iterator[AEN]:
         """The members."""
@@ -107,8 +119,19 @@ class Prior(nn.Module):
             assert isinstance(member, AEN)
             yield member
 
+    def proxies(self, architectures: Sequence[Architecture], space: Space | None = None) -> Tensor | None:
+        """Those that its facts find, `(b, p)`; None where it has none."""
+        return None if self.facts is None else self.facts(space or self.space, architectures)
+
+    def standardise(self, proxies: Tensor | None) -> Tensor | None:
+        """Proxies in standard deviations from the mean over all that was learned from."""
+        if proxies is None or proxies.shape[-1:] != self.centre.shape:
+            return proxies  # None, or what AEN refuses
+        return ((proxies.to(self.centre) - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
+
     def forward(self, encoded: Encoded, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
         """The mixture's mean and standard deviation, batch shape `(b,)`."""
+        proxies = self.standardise(proxies)
         each = [member(encoded, task, proxies) for member in self.each()]
         means, variances = torch.stack([one.mean for one in each]), torch.stack([one.variance for one in each])
         return Normal(means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt())
@@ -125,6 +148,8 @@ def learn(
     epochs: int = 150,
     lr: float = 3e-3,
     weight_decay: float = 1e-3,
+    jitter: float = 0.0,
+    generator: Generator | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Prior:
     """Trains a prior on the outcomes of tasks already solved, in place, and returns it.
@@ -135,6 +160,9 @@ def learn(
         epochs: Passes over all of it; a task is one batch.
         lr: Of AdamW, annealed to zero by a cosine.
         weight_decay: Of AdamW.
+        jitter: Standard deviation of noise on the tasks' embeddings. With few tasks, an embedding without noise is a
+            name, and what is learned of a name says nothing of a new task.
+        generator: Of that noise; torch's own where it is None.
         on_progress: Called with the epochs done and in all.
 
     Raises:
@@ -144,19 +172,25 @@ def learn(
         raise ShapeError("An AEN learns from at least one task, and none was given.")
     if short := [name for name, outcomes in experience.items() if len(outcomes) < 2]:
         raise ShapeError(f"An AEN learns from pairs of outcomes; {', '.join(short)} has fewer than two.")
-    batches = [
-        (prior.space.encode(outcomes.architectures), normal_scores(outcomes.values), outcomes)
-        for outcomes in experience.values()
-    ]
+    batches = []
+    for outcomes in experience.values():
+        space = outcomes.space or prior.space
+        found = outcomes.proxies if outcomes.proxies is not None else prior.proxies(outcomes.architectures, space)
+        batches.append((space.encode(outcomes.architectures), normal_scores(outcomes.values), outcomes.task, found))
+    known = [proxies for *_, proxies in batches if proxies is not None]
+    if known and known[0].shape[-1:] == prior.centre.shape:
+        everything = torch.cat(known).to(prior.centre)
+        prior.centre.copy_(everything.mean(0))
+        prior.spread.copy_(everything.std(0).clamp_min(1e-6))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=lr, weight_decay=weight_decay)
     prior.train()
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * epoch / epochs))
         losses = [
-            member.loss(encoded, scores, outcomes.task, outcomes.proxies)
+            member.loss(encoded, scores, blurred(task, jitter, generator), prior.standardise(proxies))
             for member in prior.each()
-            for encoded, scores, outcomes in batches
+            for encoded, scores, task, proxies in batches
         ]
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
@@ -168,8 +202,31 @@ def learn(
     return prior.eval()
 
 
-def expected(prior: Prior, architectures: Sequence[Architecture], task: Tensor | None = None) -> Normal:
-    """What a prior expects of architectures, without a graph."""
+def blurred(task: Tensor | None, jitter: float, generator: Generator | None) -> Tensor | None:
+    """A task's embedding with noise."""
+    if task is None or not jitter:
+        return task
+    return task + jitter * torch.randn(task.shape, generator=generator)
+
+
+def expected(
+    prior: Prior,
+    architectures: Sequence[Architecture],
+    task: Tensor | None = None,
+    *,
+    space: Space | None = None,
+    proxies: Tensor | None = None,
+) -> Normal:
+    """What a prior expects of architectures, without a graph.
+
+    Args:
+        prior: It finds the proxies by its facts, where it has some and none are given.
+        architectures: `b` of them.
+        task: The task's embedding, `(task,)`.
+        space: Whose graphs they are; the prior's own where it is None.
+        proxies: `(b, p)`, in their own units.
+    """
     with torch.no_grad():
-        found: Normal = prior(prior.space.encode(architectures), task)
+        encoded = (space or prior.space).encode(architectures)
+        found: Normal = prior(encoded, task, proxies if proxies is not None else prior.proxies(architectures, space))
     return found

@@ -20,7 +20,9 @@ class Rows:
     task: Tensor | None = None  # (e,)
     """The task's embedding."""
     proxies: Tensor | None = None  # (n, p)
-    """Standardised zero-cost proxies of each on that task."""
+    """Zero-cost proxies of each on that task, costs among them, each in its unit, the same for all tasks."""
+    space: Space | None = None
+    """Whose graphs these are, where those depend on the task's inputs; None: the prior's own space."""
 
     def __len__(self) -> int:
         return len(self.architectures)
