@@ -1,6 +1,7 @@
 """The networks are those of their papers."""
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -45,6 +46,23 @@ def test_pictures_that_do_not_fit_are_refused(net: nn.Module) -> None:
     for shape in ((2, 1, 28, 28), (2, 3, 15, 28)):
         with pytest.raises(ShapeError, match="at least 16"):
             net(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Conv4(1, 0), "width is 0"),
+        (lambda: Conv4(0, 4), "channels is 0"),
+        (lambda: ResNet12(1, (4, 0)), r"widths\[1\] is 0"),
+        (lambda: ResNet12(1, ()), "blocks is 0"),
+        (lambda: MLP(0, 2), "inputs is 0"),
+        (lambda: MLP(2, 2, hidden=(4, -1)), r"hidden\[1\] is -1"),
+        (lambda: RelationModule(4, 4, hidden=0), "hidden is 0"),
+    ],
+)
+def test_networks_without_width_are_refused(make: Callable[[], nn.Module], said: str) -> None:
+    with pytest.raises(ShapeError, match=f"{said}, but for .* it is at least 1"):
+        make()
 
 
 def test_resnet12_has_the_size_of_the_published_one() -> None:

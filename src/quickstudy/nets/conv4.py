@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm, Moments, at_least_float32, moments_among, without_autocast
+from quickstudy.nets.sizes import check_sizes
 
 FEW_CHANNELS = 3
 AT_ONCE = 8  # pictures whose first feature maps fit into a processor's cache
@@ -100,7 +101,7 @@ class Conv4(nn.Module):
             "stride" halves by stride, and averages over what remains, as MAML does on Omniglot.
 
     Raises:
-        ShapeError: Where a picture is smaller than 16x16 or has other channels.
+        ShapeError: Where a size is below 1, or a picture is smaller than 16x16 or has other channels.
 
     Example:
         >>> import torch
@@ -114,6 +115,7 @@ class Conv4(nn.Module):
 
     def __init__(self, channels: int = 1, width: int = 64, *, downsample: Literal["pool", "stride"] = "pool") -> None:
         super().__init__()
+        check_sizes("Conv4", channels=channels, width=width)
         self.channels, self.width, self.downsample = channels, width, downsample
         strided = downsample == "stride"
         first = FirstBlock if channels <= FEW_CHANNELS else Block

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from quickstudy.nets.sizes import check_sizes
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them.
@@ -13,6 +15,9 @@ class MLP(nn.Module):
         inputs: Size of an input; inputs of any shape are flattened.
         outputs: Size of an output.
         hidden: Sizes of the hidden layers; none makes it a linear map.
+
+    Raises:
+        ShapeError: Where a size is below 1.
 
     Example:
         >>> import torch
@@ -23,6 +28,7 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int] = (40, 40)) -> None:
         super().__init__()
+        check_sizes("MLP", inputs=inputs, outputs=outputs, **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
         sizes = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
         for i, (a, b) in enumerate(pairwise(sizes)):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm
+from quickstudy.nets.sizes import check_sizes
 
 
 class FeatureMaps(nn.Module):
@@ -23,6 +24,7 @@ class FeatureMaps(nn.Module):
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
+        check_sizes("FeatureMaps", channels=channels, width=width)
         self.convs = nn.ModuleList(
             nn.Conv2d(width if i else channels, width, 3, padding=1, bias=False) for i in range(4)
         )
@@ -48,7 +50,7 @@ class RelationModule(nn.Module):
         hidden: Units between the two linear layers.
 
     Raises:
-        ShapeError: Where the maps are smaller than 4x4.
+        ShapeError: Where the maps are smaller than 4x4, or a size is below 1.
 
     Example:
         >>> import torch
@@ -62,6 +64,7 @@ class RelationModule(nn.Module):
 
     def __init__(self, width: int, size: int, *, hidden: int = 8) -> None:
         super().__init__()
+        check_sizes("RelationModule", width=width, hidden=hidden)
         if size < 4:
             raise ShapeError(f"feature maps are {size}x{size}; two halvings need at least 4x4. Take larger pictures.")
         self.of_class = nn.Conv2d(width, width, 3, padding=1, bias=False)

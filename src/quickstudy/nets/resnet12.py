@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm
+from quickstudy.nets.sizes import check_sizes
 
 
 class ResidualBlock(nn.Module):
@@ -43,7 +44,7 @@ class ResNet12(nn.Module):
             Oreshkin et al.
 
     Raises:
-        ShapeError: Where a picture is smaller than 16x16 or has other channels.
+        ShapeError: Where a size is below 1, or a picture is smaller than 16x16 or has other channels.
 
     Example:
         >>> import torch
@@ -58,6 +59,9 @@ class ResNet12(nn.Module):
 
     def __init__(self, channels: int = 3, widths: Sequence[int] = (64, 160, 320, 640)) -> None:
         super().__init__()
+        check_sizes(
+            "ResNet12", channels=channels, blocks=len(widths), **{f"widths[{i}]": w for i, w in enumerate(widths)}
+        )
         self.channels, self.widths = channels, tuple(widths)
         self.blocks = nn.Sequential(
             *(ResidualBlock(before, width) for before, width in zip((channels, *widths), widths))
