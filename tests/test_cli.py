@@ -14,8 +14,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from quickstudy import cli
+from quickstudy import __version__
+from quickstudy.cli import main
+from quickstudy.cli.options import parse_settings
 from quickstudy.tasks.catalogue import load_splits
+from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
 
 COMMANDS = ("demo", "train", "evaluate", "adapt", "data")
@@ -29,7 +32,7 @@ def quickstudy(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["quickstudy", *map(str, args)])
         handlers = logging.root.handlers[:]
         try:
-            cli.main()
+            main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
@@ -67,7 +70,7 @@ def prior(pictures, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "prior"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["quickstudy", "train", str(pictures), "--out", str(out), *map(str, TINY)])
-        cli.main()
+        main()
     return out
 
 
@@ -90,7 +93,7 @@ def test_the_help_names_every_command_and_where_to_begin(quickstudy):
 
 
 def test_the_version_is_shown(quickstudy):
-    assert quickstudy("--version")[:2] == (0, f"quickstudy {cli.__version__}\n")
+    assert quickstudy("--version")[:2] == (0, f"quickstudy {__version__}\n")
 
 
 def test_training_saves_a_prior_that_says_how_it_was_made(prior):
@@ -115,7 +118,7 @@ def test_training_that_is_stopped_goes_on_with_resume(quickstudy, pictures, tmp_
     arguments = ("train", pictures, *TINY, "--learner", "maml", "--seed", 3)
     assert quickstudy(*arguments, "--out", tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "calibrate", stop)
+        patch.setattr("quickstudy.training.train_prior.calibrate", stop)
         code, _, told = quickstudy(*arguments, "--out", tmp_path / "broken")
     assert code == 130
     assert "--resume" in told
@@ -166,11 +169,15 @@ def test_evaluating_prints_json_alone(quickstudy, pictures, prior):
 
 def test_evaluating_takes_the_classes_that_training_left_out(quickstudy, pictures, prior, monkeypatch):
     seen = []
-    real = cli.load_splits
-    monkeypatch.setattr(cli, "load_splits", lambda *args, **options: seen.append(real(*args, **options)) or seen[-1])
+
+    def watched(*args, **options):
+        seen.append(load_splits(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr("quickstudy.cli.evaluate.load_splits", watched)
     monkeypatch.chdir(pictures.parent)
     assert quickstudy("evaluate", prior, "--tasks", 4, "--n-way", 3)[0] == 0
-    trained = real(str(pictures), n_way=2)
+    trained = load_splits(str(pictures), n_way=2)
     assert seen[0].train.class_names == trained.train.class_names
     assert seen[0].test.class_names == trained.test.class_names
 
@@ -209,8 +216,9 @@ def test_evaluating_on_a_folder_that_has_changed_is_refused_unless_it_is_named(q
 
 
 def test_evaluating_on_pictures_of_another_shape_says_so(quickstudy, own, monkeypatch):
-    colour = cli.PictureEncoder(size=16, channels=3, ink=False)
-    monkeypatch.setattr(cli, "load_splits", lambda *_, **__: load_splits(str(own[0]), n_way=2, encoder=colour))
+    colour = PictureEncoder(size=16, channels=3, ink=False)
+    real = load_splits(str(own[0]), n_way=2, encoder=colour)
+    monkeypatch.setattr("quickstudy.cli.evaluate.load_splits", lambda *_, **__: real)
     code, _, told = quickstudy("evaluate", own[1], "--source", own[0])
     assert code == 1
     assert "takes pictures of shape (1, 16, 16), and those of" in told
@@ -234,7 +242,7 @@ def test_only_training_that_is_stopped_is_told_how_to_go_on(quickstudy, monkeypa
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_splits", stop)
+    monkeypatch.setattr(f"quickstudy.cli.{command}.load_splits", stop)
     arguments = ["glyphs"] if command == "train" else []
     code, _, told = quickstudy(command, *arguments, "--out", tmp_path / "out")
     assert code == 130
@@ -324,7 +332,12 @@ def bad_inputs(tmp_path: Path, pictures: Path, prior: Path) -> dict[str, tuple[t
         "out below a file": ((*train, "--out", tmp_path / "file" / "x"), "Not a directory"),
         "no such option": ((*train, *out, "--set", "widht=3"), "prototypical_network has no option 'widht'"),
         "a wrong value": ((*train, *out, "--set", "distance=far"), "distance is 'far', but for prototypical_network"),
-        "a wrong network": ((*train, *out, "--set-net", "width=-1"), "prototypical_network on conv4 cannot be made"),
+        "a wrong network": ((*train, *out, "--set-net", "width=-1"), "width is -1, but for Conv4 it is at least 1."),
+        "an empty network": ((*train, *out, "--set-net", "width=0"), "width is 0, but for Conv4 it is at least 1."),
+        "an empty relation network": (
+            (*train, *out, "--learner", "relation_network", "--set-net", "width=0"),
+            "width is 0, but for FeatureMaps it is at least 1.",
+        ),
         "a negative clip": ((*train, *out, "--clip", "-1"), "'--clip'"),
         "no minutes": ((*train, *out, "--minutes", "0"), "0.0 is not above 0."),
         "no rate": ((*train, *out, "--lr", "nan"), "nan is not above 0."),
@@ -353,6 +366,8 @@ BAD = (
     "no such option",
     "a wrong value",
     "a wrong network",
+    "an empty network",
+    "an empty relation network",
     "a negative clip",
     "no minutes",
     "no rate",
@@ -444,7 +459,7 @@ def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path):
     ],
 )
 def test_settings_are_read_as_what_they_look_like(text, value):
-    (found,) = cli.parse_settings([text]).values()
+    (found,) = parse_settings([text]).values()
     assert found == value
     assert type(found) is type(value)
 

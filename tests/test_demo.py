@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from quickstudy import LabelledSet, Prior, Recipe, cli, demo, load, save
+from quickstudy import LabelledSet, Prior, Recipe, demo, load, save
+from quickstudy.cli import main
 from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.pictures import PictureEncoder
 
@@ -71,15 +72,15 @@ def test_the_demonstration_trains_compares_and_reports(tmp_path, shipped):
 
 def test_the_demonstration_runs_without_shipped_priors_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "shipped_names", list)
-    monkeypatch.setattr(cli, "load_splits", lambda *args, **options: SPLITS)
+    monkeypatch.setattr("quickstudy.cli.demo.load_splits", lambda *args, **options: SPLITS)
     monkeypatch.setattr("sys.argv", f"quickstudy demo --seconds 1 --tasks 2 --out {tmp_path / 'out'}".split())
-    cli.main()
+    main()
     told = capsys.readouterr()
     assert "on alphabets it has never seen" in told.out
     assert "nearest neighbour on pixels" in told.err
     assert "ms a task, 2 tasks" in told.err
     assert (tmp_path / "out" / "report.html").exists()
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code == 1
     assert "report.html exists. Choose another --out, or replace it with --force." in capsys.readouterr().err

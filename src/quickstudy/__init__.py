@@ -1,5 +1,7 @@
 """quickstudy learns from tasks already solved, so that the next one takes seconds."""
 
+__version__ = "0.1.0"
+
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.catalogue import Recipe
 from quickstudy.learners.fine_tune import FineTune
@@ -18,6 +20,7 @@ from quickstudy.nets.conv4 import Conv4, conv4_classifier
 from quickstudy.nets.mlp import MLP
 from quickstudy.nets.relation_module import relation_nets
 from quickstudy.nets.resnet12 import ResNet12
+from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.cifar_fs import cifar_fs, fc100
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.glyphs import glyphs
@@ -30,6 +33,7 @@ from quickstudy.tasks.task import Examples, Task, TaskSource
 from quickstudy.training.evaluate import Evaluation, evaluate
 from quickstudy.training.history import History, Progress
 from quickstudy.training.meta_train import meta_train
+from quickstudy.training.train_prior import Plan, train_prior
 
 __all__ = [
     "ANIL",
@@ -50,6 +54,7 @@ __all__ = [
     "Mixture",
     "NearestNeighbour",
     "PictureEncoder",
+    "Plan",
     "Predictor",
     "Prior",
     "Progress",
@@ -68,10 +73,11 @@ __all__ = [
     "glyphs",
     "image_folder",
     "load",
+    "load_splits",
     "meta_train",
     "omniglot",
     "relation_nets",
     "save",
     "split_classes",
+    "train_prior",
 ]
-__version__ = "0.1.0"

@@ -52,6 +52,10 @@ class Splits:
     validation: LabelledSet
     test: LabelledSet
     encoder: PictureEncoder
+    name: str | None = None
+    """Of the data set or the folder, where it has one."""
+    folder: Path | None = None
+    """Where the pictures were read, unless it is a data set that quickstudy knows."""
 
     def to_settings(self) -> dict[str, dict[str, Any]]:
         """How many classes and examples each part has, and its digest, in plain JSON values."""
@@ -98,11 +102,17 @@ def load_splits(
 
     Raises:
         DataNotFoundError: Where there is no such data set or folder.
+
+    Example:
+        >>> from quickstudy import load_splits
+        >>> splits = load_splits("glyphs", n_way=5)  # doctest: +SKIP
+        >>> splits.train.n_classes, splits.validation.n_classes, splits.test.n_classes  # doctest: +SKIP
+        (2100, 569, 357)
     """
     if name in SOURCES:
         source = SOURCES[name]
         train, validation, test = (source.load(s, on_progress=on_progress) for s in ("train", "validation", "test"))
-        return Splits(train, validation, test, source.encoder)
+        return Splits(train, validation, test, source.encoder, name)
     if not Path(name).exists():
         raise DataNotFoundError(
             f"{name!r} is neither a folder nor one of {', '.join(SOURCES)}. "
@@ -110,4 +120,4 @@ def load_splits(
         )
     encoder = encoder or PictureEncoder()
     parts = split_classes(image_folder(name, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress), n_way=n_way)
-    return Splits(parts.train, parts.validation, parts.test, encoder)
+    return Splits(parts.train, parts.validation, parts.test, encoder, Path(name).resolve().name, Path(name))

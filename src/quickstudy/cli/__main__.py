@@ -1,0 +1,5 @@
+"""`python -m quickstudy.cli`."""
+
+from quickstudy.cli.app import main
+
+main()

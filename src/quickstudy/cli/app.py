@@ -1,0 +1,64 @@
+"""The application: its commands, and what becomes of an error."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from quickstudy import __version__
+from quickstudy.cli.adapt import adapt
+from quickstudy.cli.data import data
+from quickstudy.cli.demo import demo
+from quickstudy.cli.evaluate import evaluate
+from quickstudy.cli.terminal import fail, out_console
+from quickstudy.cli.train import train
+from quickstudy.errors import QuickstudyError
+
+STOPPED = 130
+
+app = typer.Typer(
+    help="Learns from tasks already solved, so that the next one takes seconds.\n\nBegin with: quickstudy demo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (demo, train, evaluate, adapt, data):  # in the order of --help
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point: runs a command, and turns what goes wrong into one sentence and a non-zero exit."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        # Typer turns Ctrl-C into the exit code 130, and older ones into Abort.
+        if code := app(standalone_mode=False):
+            raise KeyboardInterrupt if code == STOPPED else SystemExit(code)
+    except (KeyboardInterrupt, typer.Abort):
+        goes_on = "; `quickstudy train ... --resume` goes on." if sys.argv[1:2] == ["train"] else "."
+        fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
+    except QuickstudyError as error:
+        fail(str(error), 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)
+    except Exception as error:
+        # Typer's own usage errors know how to show themselves, with the usage line.
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+def version(show: bool) -> None:
+    if show:
+        out_console.print(f"quickstudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""

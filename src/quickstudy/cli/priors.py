@@ -1,0 +1,23 @@
+"""Priors by the name that a user gives."""
+
+from pathlib import Path
+
+from quickstudy.errors import DataNotFoundError
+from quickstudy.learners.prior import Prior, load
+from quickstudy.priors import shipped, shipped_names
+from quickstudy.training.checkpoint import CHECKPOINT
+
+
+def find_prior(name: str) -> Prior:
+    """A prior in a folder, or one of those that come with quickstudy."""
+    if name in shipped_names():
+        return load(shipped(name))
+    if not Path(name).exists():
+        raise DataNotFoundError(
+            f"{name!r} is neither a folder nor a shipped prior ({', '.join(shipped_names()) or 'there is none'})."
+        )
+    if (Path(name) / CHECKPOINT).exists() and not (Path(name) / "prior.json").exists():
+        raise DataNotFoundError(
+            f"the training in {name} is not finished: run `quickstudy train ... --resume` to its end."
+        )
+    return load(name)

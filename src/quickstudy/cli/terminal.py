@@ -1,0 +1,82 @@
+"""What the commands say, and how: results, progress, errors."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from quickstudy.errors import OutputExistsError
+from quickstudy.training.history import Progress as TrainingProgress
+
+out_console = Console(highlight=False)
+# Of several processes, the first speaks for all.
+console = Console(stderr=True, highlight=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Says what went wrong, and leaves."""
+    console.print("[bold red]error[/]", end=" ")
+    console.print(message, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def tell(text: str) -> None:
+    """Prints a result, paths in one piece."""
+    out_console.print(text, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Prints a remark beside the results, paths in one piece."""
+    console.print("[yellow]note[/]", end=" ")
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar; what it yields is called with what is done, how much there is, and a note."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    hidden = not console.is_terminal  # a log or a pipe has no use for it
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(description, total=None, note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+@contextmanager
+def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A progress bar for meta-training, with rate, loss and the last validation."""
+    with bar(description) as update:
+
+        def watch(seen: TrainingProgress) -> None:
+            history = seen.history
+            note = f"{seen.rate:.1f} steps/s  loss {history.recent_loss:.3f}"
+            if history.validations:
+                last = history.validations[-1]
+                note += f"  validation {last.mean:.1f} ± {last.ci95:.1f}"
+            update(int(1000 * seen.fraction), 1000, note)
+
+        yield watch
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Prints the stages of a job as it reaches them."""
+    yield lambda stage: console.print(f"[dim]{stage}[/]")
+
+
+def prepare(out: Path, *results: str, force: bool) -> None:
+    """Makes a folder for results, and refuses where that is impossible or there are results already."""
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
+    for result in results:
+        if (out / result).exists() and not force:
+            raise OutputExistsError(f"{out / result} exists. Choose another --out, or replace it with --force.")
+    out.mkdir(parents=True, exist_ok=True)

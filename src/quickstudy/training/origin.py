@@ -1,0 +1,68 @@
+"""What a prior tells of the data that it was trained on, and how they are found again."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quickstudy.errors import DataError, DataNotFoundError
+from quickstudy.tasks.catalogue import SOURCES, Splits
+
+
+def origin(splits: Splits, out: Path | None = None) -> dict[str, Any]:
+    """The data in plain JSON values: their name, what each part holds, and of a folder its way from the prior.
+
+    Args:
+        splits: What is trained on.
+        out: The folder of the prior, where there is one.
+    """
+    told: dict[str, Any] = {"source": splits.name, "data": splits.to_settings()}
+    if splits.folder is None:
+        return told
+    names = {part: list(getattr(splits, part).class_names) for part in ("train", "validation", "test")}
+    folder = splits.folder.resolve()
+    if out is None:
+        return {**told, "folder": folder.as_posix(), "class_names": names}
+    try:
+        way = Path(os.path.relpath(folder, out.resolve())).as_posix()
+    except ValueError:  # on another drive
+        way = folder.as_posix()
+    return {**told, "folder": way, "class_names": names}
+
+
+def trained_on(prior: str, training: Mapping[str, Any]) -> str:
+    """The data set by name, or the folder, that a prior was trained on.
+
+    Args:
+        prior: Its folder.
+        training: What it tells of its training.
+
+    Raises:
+        DataNotFoundError: Where it does not say, or the folder is not there.
+    """
+    name, way = training.get("source"), training.get("folder")
+    if name is None:
+        raise DataNotFoundError(f"{prior} does not say what it was trained on: name a --source.")
+    folder = Path(name) if way is None else (Path(prior) / way).resolve()
+    if way is None and name in SOURCES:
+        return str(name)
+    if not folder.is_dir():
+        raise DataNotFoundError(f"{prior} was trained on a folder {name!r}, which is not here: name it with --source.")
+    return str(folder)
+
+
+def is_as_trained(prior: str, training: Mapping[str, Any], splits: Splits) -> bool:
+    """Whether these data are bit for bit those that a prior was trained on, as far as it says.
+
+    Raises:
+        DataError: Where a folder has changed since, whose classes may have gone to other parts.
+    """
+    then = training.get("data")
+    if then is None or then == splits.to_settings():
+        return True
+    if splits.folder is None:
+        return False
+    raise DataError(
+        f"{splits.folder} has changed since {prior} was trained, and classes that it was trained on may now be in the "
+        "test. Restore it, or name it with --source to evaluate on what it holds now."
+    )

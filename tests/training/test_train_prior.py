@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from quickstudy import LabelledSet, PictureEncoder, Plan, load, load_splits, train_prior
+from quickstudy.errors import OutputExistsError, ShapeError, TooFewExamplesError
+from quickstudy.tasks.catalogue import Splits
+from quickstudy.training.origin import is_as_trained, origin, trained_on
+
+PLAN = Plan(n_way=2, steps=2, validation_tasks=4)
+SMALL = {"width": 4}
+
+
+def part(seed: int, classes: int = 3, each: int = 4) -> LabelledSet:
+    x = torch.rand(classes * each, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return LabelledSet(x, torch.arange(classes * each) % classes, tuple("abcdefgh"[:classes]))
+
+
+SPLITS = Splits(part(0), part(1), part(2), PictureEncoder(size=16))
+
+
+def test_a_prior_that_is_trained_here_is_the_one_that_is_saved(tmp_path):
+    prior = train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path)
+    again = load(tmp_path)
+    assert again.recipe == prior.recipe
+    assert again.training == prior.training
+    for name, value in prior.learner.state_dict().items():
+        assert torch.equal(value, again.learner.state_dict()[name])
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = []
+    train_prior(SPLITS, net_options=SMALL, plan=PLAN, on_stage=stages.append)
+    assert list(tmp_path.iterdir()) == []
+    assert "3 classes to train on, 3 to validate on; cpu" in stages[0]
+    assert stages[1].startswith("2 steps in ")
+
+
+def test_the_test_classes_are_not_looked_at():
+    nothing = LabelledSet(torch.zeros(0, 1, 16, 16), torch.zeros(0, dtype=torch.int64), ())
+    parts = Splits(SPLITS.train, SPLITS.validation, nothing, SPLITS.encoder)
+    assert train_prior(parts, net_options=SMALL, plan=PLAN).training["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"plan": Plan(n_way=4)}, TooFewExamplesError, "4-way tasks need 4 classes"),
+        ({"net_options": {"width": -1}}, ShapeError, "width is -1"),
+        ({"learner": "magic"}, ShapeError, "there is no learner 'magic'"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(tmp_path, change, error, said):
+    options = {"net_options": SMALL, "plan": PLAN, **change}
+    with pytest.raises(error, match=said):
+        train_prior(SPLITS, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_a_prior_is_left_as_it_is(tmp_path):
+    (tmp_path / "prior.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match="holds a prior"):
+        train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path)
+    assert (tmp_path / "prior.json").read_text() == "{}"
+
+
+def test_a_prior_finds_the_data_of_its_training_by_name():
+    splits = Splits(*(part(i) for i in range(3)), PictureEncoder(size=16), "glyphs")
+    told = origin(splits)
+    assert told.keys() == {"source", "data"}
+    assert trained_on("prior", told) == "glyphs"
+    assert is_as_trained("prior", told, splits)
+    assert not is_as_trained("prior", told, Splits(part(5), part(1), part(2), PictureEncoder(size=16), "glyphs"))
+
+
+def test_parts_of_a_data_set_know_where_they_come_from(tmp_path):
+    from PIL import Image
+
+    for name in "abcdef":
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), "white").save(tmp_path / "mine" / name / "1.png")
+    splits = load_splits(str(tmp_path / "mine"), n_way=2, encoder=PictureEncoder(size=8))
+    assert (splits.name, splits.folder) == ("mine", tmp_path / "mine")
+    told = origin(splits, tmp_path / "runs" / "prior")
+    assert told["folder"] == "../../mine"
+    assert trained_on(str(tmp_path / "runs" / "prior"), told) == str(tmp_path / "mine")
