@@ -1,0 +1,288 @@
+"""Our corpus: about 80 networks of Tiny on each of some twenty small tasks, twice.
+
+    python benchmarks/corpora/tiny.py --list                 the tasks, and which are finished
+    python benchmarks/corpora/tiny.py --all --jobs 1         all that are not
+    python benchmarks/corpora/tiny.py --only omniglot        those whose name has this in it
+    python benchmarks/corpora/tiny.py --all --hours 2        begins no task after two hours
+    python benchmarks/corpora/tiny.py --report               into benchmarks/results/corpus.json
+    python benchmarks/corpora/tiny.py --rate                 networks trained a minute, ours against a plain loop
+    python benchmarks/corpora/tiny.py --smoke                tiny, into a temporary folder
+
+A unit is one task: COMMON networks that all tasks of the same dimension share and OWN of its own, uniform in Tiny among
+those of at most MOST_MADDS multiply-adds and MOST_CONVOLUTIONS convolutions in cells. Each is trained from two seeds,
+and once for a quarter of the steps, a complete schedule too. Rows go to a checkpoint as they come, and a run goes on
+from there; a finished task is a file of priors/tiny_corpus, which also says how it was made, in tasks.json.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+HERE = Path(__file__).parent
+if str(HERE.parent) not in sys.path:  # run as a script, its own folder is the first on the path
+    sys.path.insert(0, str(HERE.parent))
+
+from corpora.tasks import RECIPES, generator_of, load, parts  # noqa: E402
+from result import Result, commit, versions  # noqa: E402
+
+from quickstudy.errors import DivergedError  # noqa: E402
+from quickstudy.nas.architecture import Architecture  # noqa: E402
+from quickstudy.nas.build import build, count  # noqa: E402
+from quickstudy.nas.proxies import PROXIES  # noqa: E402
+from quickstudy.nas.standardise import standardised  # noqa: E402
+from quickstudy.nas.tiny import Tiny, cell_of  # noqa: E402
+from quickstudy.nas.train import Schedule, answer, train  # noqa: E402
+
+HOME = HERE.parents[1] / "src" / "quickstudy" / "priors" / "tiny_corpus"
+CHECKPOINTS = HERE.parent / "checkpoints" / "corpus"
+COMMON, OWN = 20, 60
+SEEDS = (0, 1)
+MOST_MADDS, MOST_CONVOLUTIONS = 500_000, 12
+WIDEST = (3, 16, 16)
+"""The common pictures' networks keep to the limits on inputs as large as these; so do those of series of 100 steps."""
+STEPS, BATCH = 240, 32
+QUARTER = 4
+PROXY_BATCH = 32
+MEASURED = tuple(name for name in PROXIES if name not in ("parameters", "multiply_adds"))
+COSTS = ("parameters", "multiply_adds", "peak_memory")
+COLUMNS = ("architecture", "seed", "validation", "test", "quarter_validation", "seconds", *COSTS, *MEASURED)
+"""Of a file. What does not depend on the seed, and the quarter's accuracy, is in the rows of seed 0 only."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done on a task."""
+
+    common: int = COMMON
+    own: int = OWN
+    steps: int = STEPS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="all tasks that are not finished")
+    parser.add_argument("--only", metavar="PATTERN", help="tasks whose name has this in it")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread")
+    parser.add_argument("--hours", type=float, default=math.inf, help="begin no task after that")
+    parser.add_argument("--list", action="store_true", help="tasks, and which are finished")
+    parser.add_argument("--report", action="store_true", help="write results/corpus.json from the finished tasks")
+    parser.add_argument("--rate", action="store_true", help="add networks trained a minute to results/corpus.json")
+    parser.add_argument("--smoke", action="store_true", help="tiny, into a temporary folder")
+    options = parser.parse_args(arguments)
+    names = [name for name in RECIPES if options.only is None or options.only in name]
+    if options.list:
+        for name in names:
+            print(f"{name:24} {'finished' if (HOME / f'{name}.csv').exists() else ''}")
+    elif options.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = [name for name in ("cylinder-bell-funnel", "control-charts") if name in names] or names[:1]
+            make(chosen, Size(1, 2, 8), Path(folder) / "corpus", Path(folder) / "checkpoints", jobs=1)
+            report(Path(folder) / "corpus", Path(folder))
+    elif options.all or options.only:
+        unfinished = [name for name in names if not (HOME / f"{name}.csv").exists()]
+        make(unfinished, Size(), HOME, CHECKPOINTS, jobs=options.jobs, hours=options.hours)
+    if options.report:
+        report(HOME, HERE.parent / "results")
+    if options.rate:
+        rate(HERE.parent / "results")
+    if not any((options.all, options.only, options.list, options.report, options.rate, options.smoke)):
+        parser.print_help()
+
+
+def make(
+    names: Sequence[str], size: Size, home: Path, checkpoints: Path, *, jobs: int = 1, hours: float = math.inf
+) -> None:
+    """Trains all networks on these tasks, and writes a file a task."""
+    home.mkdir(parents=True, exist_ok=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 3600 * hours
+    if jobs == 1:
+        for name in names:
+            if time.monotonic() < end:
+                finish(name, measure(name, size, checkpoints), home)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(measure, name, size, checkpoints, end - time.monotonic()): name for name in names}
+        for future in as_completed(running):
+            if (facts := future.result()) is not None:
+                finish(running[future], facts, home)
+
+
+def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf) -> dict[str, Any] | None:
+    """All rows of a task, and how they were made; rows that the checkpoint has are not measured again."""
+    if seconds <= 0:
+        return None
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    task, class_names = load(name)
+    learn, choose, test = parts(name, task)
+    space = Tiny(shape=tuple(learn[0].shape[1:]), n_classes=len(class_names))
+    path = checkpoints / f"{name}.csv"
+    rows = read(path) if path.exists() else []
+    done = {(row["architecture"], row["seed"]) for row in rows}
+    chosen = architectures(space, name, size)
+    for i, architecture in enumerate(chosen):
+        for seed in SEEDS:
+            if (text_of(architecture), str(seed)) in done:
+                continue
+            row = run(space, architecture, seed, size.steps, (learn, choose, test), name)
+            write(path, [*rows, row])
+            rows.append(row)
+        if (i + 1) % 10 == 0 or i + 1 == len(chosen):
+            found = [float(row["test"]) for row in rows if row["test"]]
+            print(
+                f"{time.strftime('%H:%M:%S')} {name} {i + 1}/{len(chosen)}, test {min(found):.2f} to {max(found):.2f}, "
+                f"median {statistics.median(found):.2f}, {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
+    order = {text_of(architecture): i for i, architecture in enumerate(chosen)}
+    rows.sort(key=lambda row: (order[row["architecture"]], row["seed"]))
+    return {
+        "rows": rows,
+        "space": space.id,
+        "digest": space.digest,
+        "shape": list(space.shape),
+        "classes": list(class_names),
+        "n_train": len(learn[0]),
+        "n_validation": len(choose[0]),
+        "n_test": len(test[0]),
+        "schedule": asdict(Schedule(steps=size.steps, batch_size=BATCH)),
+        "seeds": list(SEEDS),
+        "common": size.common,
+        "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
+        "versions": versions("torch", "numpy"),
+        "commit": commit(),
+    }
+
+
+def run(
+    space: Tiny, architecture: Architecture, seed: int, steps: int, data: Sequence[tuple[Tensor, Tensor]], name: str
+) -> dict[str, str]:
+    """The row of one training."""
+    (x, y), (x_choose, y_choose), (x_test, y_test) = data
+    row = dict.fromkeys(COLUMNS, "") | {"architecture": text_of(architecture), "seed": str(seed)}
+    generator = generator_of(name, text_of(architecture), seed)
+    network = build(space, architecture, generator=generator)
+    whole = standardised(network, x)
+    if seed == 0:
+        row |= {cost: str(value) for cost, value in asdict(count(space, architecture)).items()}
+        rows = torch.randperm(len(x), generator=generator_of(name, "proxies"))[:PROXY_BATCH]
+        batch = whole[0](x[rows]), y[rows]
+        row |= {proxy: f"{PROXIES[proxy](network, batch):.5g}" for proxy in MEASURED}
+    start = time.perf_counter()
+    try:
+        train(whole, x, y, Schedule(steps=steps, batch_size=BATCH), generator=generator)
+        row["seconds"] = f"{time.perf_counter() - start:.3f}"
+        row["validation"] = f"{accuracy(whole, x_choose, y_choose):.4f}"
+        row["test"] = f"{accuracy(whole, x_test, y_test):.4f}"
+        if seed == 0:
+            generator = generator_of(name, text_of(architecture), "quarter")
+            short = standardised(build(space, architecture, generator=generator), x)
+            train(short, x, y, Schedule(steps=steps // QUARTER, batch_size=BATCH), generator=generator)
+            row["quarter_validation"] = f"{accuracy(short, x_choose, y_choose):.4f}"
+    except DivergedError:
+        row["seconds"] = f"{time.perf_counter() - start:.3f}"
+    return row
+
+
+def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The part of examples whose most probable class is theirs."""
+    return float((answer(network, x).argmax(1) == y).float().mean())
+
+
+def architectures(space: Tiny, name: str, size: Size) -> list[Architecture]:
+    """Those that are trained on a task: common ones first, no two the same."""
+    shape = WIDEST if space.dimensions == 2 else (12, 100)
+    common = Tiny(shape=shape, n_classes=10)
+    found = dict.fromkeys(islice(sampled(common, "common", space.name), size.common))
+    for architecture in sampled(space, name):
+        if len(found) == size.common + size.own:
+            break
+        found[architecture] = None
+    return list(found)
+
+
+def sampled(space: Tiny, *words: str) -> Any:
+    """Members within the limits, without end."""
+    generator = generator_of("architectures", *words)
+    while True:
+        architecture = space.sample(generator=generator)
+        if convolutions(architecture) <= MOST_CONVOLUTIONS and count(space, architecture).multiply_adds <= MOST_MADDS:
+            yield architecture
+
+
+def convolutions(architecture: Architecture) -> int:
+    """Convolutional operations in all its cells."""
+    values = architecture.values
+    each = sum("conv" in operation for operation in cell_of(architecture))
+    return int(values["depth"]) * int(values["stages"]) * each
+
+
+def text_of(architecture: Architecture) -> str:
+    """Its canonical text without the space's name."""
+    return str(architecture).partition(" ")[2]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """A file of rows, replaced as a whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace(path, text.getvalue())
+
+
+def replace(path: Path, text: str) -> None:
+    """A text as a file, complete at any moment."""
+    partial = path.with_suffix(path.suffix + ".tmp")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+
+
+def finish(name: str, facts: dict[str, Any] | None, home: Path) -> None:
+    """Writes a finished task and how it was made."""
+    if facts is None:
+        return
+    write(home / f"{name}.csv", facts.pop("rows"))
+    path = home / "tasks.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**known, name: facts}.items())
+    replace(path, f"{{\n{lines}\n}}\n")
+
+
+def report(home: Path, folder: Path) -> None:
+    """Accuracies and the agreement of two seeds, a row a task."""
+
+
+def rate(folder: Path) -> None:
+    """Networks trained a minute."""
+
+
+if __name__ == "__main__":
+    main()
