@@ -57,9 +57,11 @@ class Limits:
     max_memory: int | None = None
     """Bytes."""
     max_madds: int | None = None
+    max_latency: float | None = None
+    """Milliseconds of one prediction on one thread. It is measured, and no part of a cost."""
 
     def allows(self, cost: Cost) -> bool:
-        """Whether a cost keeps to all of them."""
+        """Whether a cost keeps to all of them that can be counted."""
         return all(
             most is None or found <= most
             for found, most in zip(astuple(cost), (self.max_params, self.max_madds, self.max_memory))
@@ -84,7 +86,12 @@ class Limits:
         return Limited(space, lambda architecture: self.allows(count(space, architecture)), starts)
 
     def __str__(self) -> str:
-        units = {"max_params": "parameters", "max_memory": "bytes of activations", "max_madds": "multiply-adds"}
+        units = {
+            "max_params": "parameters",
+            "max_memory": "bytes of activations",
+            "max_madds": "multiply-adds",
+            "max_latency": "milliseconds",
+        }
         return ", ".join(f"{most:,} {units[name]}" for name, most in vars(self).items() if most is not None) or "none"
 
 

@@ -1,0 +1,182 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator
+
+from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError, TooFewExamplesError
+from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.build import Limits, count
+from quickstudy.nas.search import ETA, RUNGS, Budget, search
+from quickstudy.nas.train import Schedule, answer
+from quickstudy.nas.trainer import Outcome, Trainer
+from quickstudy.tasks.task import Examples, Task
+from quickstudy.training.proportion import Share
+
+FEW = Budget(seconds=None, trials=4, steps=4)
+LIMITS = Limits(max_params=3000, max_memory=8000)
+
+
+def toy(n: int = 60, n_way: int = 3, size: int = 6) -> Task:
+    """Pictures whose brightest row tells the class, so that small networks learn them in a few steps."""
+    generator = Generator().manual_seed(0)
+    y = torch.arange(2 * n) % n_way
+    x = 0.3 * torch.rand(2 * n, 1, size, size, generator=generator)
+    x[torch.arange(2 * n), 0, 2 * y] += 1
+    return Task(Examples(x[None, :n], y[None, :n]), Examples(x[None, n:], y[None, n:]), n_way)
+
+
+def run(task: Task | None = None, **options):
+    given = {"budget": FEW, "limits": LIMITS, "proposer": RandomSearch()} | options
+    return search(task or toy(), **given)
+
+
+def test_a_search_gives_a_trained_network_within_limits():
+    result = run(budget=replace(FEW, steps=30))
+    assert LIMITS.allows(result.cost)
+    assert result.cost.parameters == sum(p.numel() for p in result.network.parameters())
+    assert all(LIMITS.allows(one.cost) for one in result.tried)
+    assert len(result.tried) == 4
+    assert result.test is not None
+    assert result.test.percent > 80
+    query = toy().query
+    right = int((answer(result.network, query.x[0]).argmax(1) == query.y[0]).sum())
+    assert right == result.test.right == int(result.confusion.diagonal().sum())
+
+
+def test_a_search_by_trials_repeats_exactly():
+    a, b = run(), run()
+    assert [one.architecture for one in a.tried] == [one.architecture for one in b.tried]
+    assert [one.value for one in a.tried] == [one.value for one in b.tried]
+    assert all(torch.equal(p, q) for p, q in zip(a.network.state_dict().values(), b.network.state_dict().values()))
+
+
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+    whole = run()
+    run(budget=replace(FEW, trials=2), storage=tmp_path / "studies.db")
+    rest = run(storage=tmp_path / "studies.db")
+    assert [(one.architecture, one.value) for one in whole.tried] == [
+        (one.architecture, one.value) for one in rest.tried
+    ]
+    assert whole.expected == rest.expected
+
+
+def test_a_study_of_other_inputs_is_refused(tmp_path):
+    run(storage=tmp_path / "studies.db")
+    with pytest.raises(StudyError, match="digest"):
+        run(toy(size=8), storage=tmp_path / "studies.db")
+
+
+def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch):
+    percents = iter([50, 60, 70, 80, 10, 20, 30, 40, 45])
+    seen = []
+
+    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        seen.append(schedule.steps)
+        if keep:
+            return Outcome(
+                Share(9, 10), 1.0, schedule.steps, weights=self.network(architecture, seed=seed).state_dict()
+            )
+        percent = next(percents) if schedule.steps == 4 else 95
+        return Outcome(Share(percent, 100), 1.0, schedule.steps)
+
+    monkeypatch.setattr(Trainer, "__call__", train)
+    monkeypatch.setattr("quickstudy.nas.pace.PROBE", 4)
+    monkeypatch.setattr("quickstudy.nas.search.Pace.probe", lambda *args, **options: PACE)
+    result = run(budget=Budget(seconds=None, trials=9, steps=4))
+    rungs = [len(one.accuracies) for one in result.tried]
+    assert rungs == [2, 2, 2, 2, 1, 1, 1, 1, 1]  # each of the first four was the best of its time
+    gains = [45.0, 35.0, 25.0, 15.0]
+    assert result.tried[-1].value == pytest.approx(45 + sum(gains) / 4)
+    assert sorted(set(seen)) == [4, 4 * ETA, 4 * ETA**RUNGS]
+
+
+class Free:
+    """Training takes no time."""
+
+    def add(self, cost, outcome):
+        pass
+
+    def seconds(self, cost, steps):
+        return 0.0
+
+
+PACE = Free()
+
+
+def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch):
+    sound, calls = Trainer.__call__, []
+
+    def train(self, architecture, schedule, **options):
+        calls.append(architecture)
+        if len(calls) == 4:  # the first three find the pace
+            schedule = replace(schedule, lr=1e30)
+        return sound(self, architecture, schedule, **options)
+
+    monkeypatch.setattr(Trainer, "__call__", train)
+    result = run()
+    assert result.tried[0].value is None
+    assert "Lower the rate" in result.tried[0].why
+    assert [one.why for one in result.tried[1:]] == [None] * 3
+
+
+def test_where_every_training_fails_the_reason_is_told():
+    with pytest.raises(OutcomeError, match="The last one failed: the loss is"):
+        run(schedule=Schedule(lr=1e30))
+
+
+def test_limits_that_nothing_meets_are_named():
+    with pytest.raises(NothingFitsError, match="fewest parameters"):
+        run(limits=Limits(max_params=10))
+    with pytest.raises(NothingFitsError, match="the fastest takes"):
+        run(limits=Limits(max_latency=1e-6))
+
+
+def test_no_network_is_slower_than_a_limit_of_latency():
+    result = run(limits=Limits(max_latency=50.0))
+    assert all(one.latency is not None and one.latency <= 50 for one in result.tried)
+    assert result.front("latency")
+
+
+def test_two_examples_a_class_are_enough_and_one_is_not():
+    assert run(toy(n=6)).expected.n == 3
+    with pytest.raises(TooFewExamplesError, match="class 0 has 1"):
+        run(toy(n=3))
+
+
+def test_tasks_that_are_not_one_task_of_classification_are_refused():
+    task = toy()
+    two = task.map(lambda value: torch.cat([value, value]))
+    with pytest.raises(ShapeError, match="a batch of 2"):
+        run(two)
+    y = task.support.y[..., None].float()
+    with pytest.raises(ShapeError, match="regression"):
+        run(Task(Examples(task.support.x, y), Examples(task.query.x, y), None))
+    with pytest.raises(ShapeError, match="not finite"):
+        run(replace(task, support=Examples(task.support.x * torch.inf, task.support.y)))
+
+
+def test_a_budget_that_never_ends_or_never_begins_is_refused():
+    with pytest.raises(OutcomeError, match="never ends"):
+        Budget(seconds=None)
+    with pytest.raises(OutcomeError, match="workers=0"):
+        Budget(workers=0)
+
+
+def test_the_front_has_what_nothing_beats_in_both():
+    result = run()
+    front = result.front()
+    assert [price for _, price, _ in front] == sorted(price for _, price, _ in front)
+    assert [value for *_, value in front] == sorted({value for *_, value in front})
+    assert all(count(result.space, architecture).parameters == price for architecture, price, _ in front)
+
+
+def test_two_processes_try_as_many_and_none_twice():
+    result = run(budget=replace(FEW, workers=2))
+    assert len({one.architecture for one in result.tried}) == 4
+
+
+def test_seconds_are_kept():
+    result = run(budget=Budget(seconds=3.0))
+    assert result.seconds < 6
+    assert result.expected.n == 15
