@@ -298,7 +298,7 @@ RECIPES: dict[str, Recipe] = {
     "glyphs-arabic": Recipe(alphabet("glyphs", "arabic", 30), 6, 4, 10, 14),
     "cifar-scenes": Recipe(cifar_classes("large_natural_outdoor_scenes"), 120, 60, 120, 16),
     "omniglot-korean": Recipe(alphabet("omniglot", "Korean", 30), 6, 4, 10, 14),
-    "japanese-vowels": Recipe(ucr("JapaneseVowels_eq"), 6, 10, 40),
+    "japanese-vowels": Recipe(ucr("JapaneseVowels_eq"), 3, 10, 40),
     "fashion-tops": Recipe(small("fashion", CLOTHES, TOPS), 60, 40, 120, 14),
     "glyphs-scripts": Recipe(scripts("glyphs", SCRIPTS), 150, 50, 120, 14),
     "cifar-kinds": Recipe(
@@ -316,7 +316,7 @@ RECIPES: dict[str, Recipe] = {
         cifar_classes("beetle", "chimpanzee", "dolphin", "leopard", "rabbit", "turtle"), 120, 40, 100, 16
     ),
     "two-patterns": Recipe(two_patterns(2.0), 20, 20, 120),
-    "omniglot-sanskrit": Recipe(alphabet("omniglot", "Sanskrit", 30), 6, 4, 10, 14),
+    "omniglot-katakana": Recipe(alphabet("omniglot", "Japanese_(katakana)", 30), 6, 4, 10, 14),
     "digits-in-a-row": Recipe(as_series(small("mnist", DIGITS), 10), 40, 20, 80),
     "cifar-garden": Recipe(cifar_classes("mushroom", "orange", "pear", "poppy", "rose", "sunflower"), 120, 40, 100, 16),
 }

@@ -56,7 +56,7 @@ HOME = HERE.parents[1] / "src" / "quickstudy" / "priors" / "tiny_corpus"
 CHECKPOINTS = HERE.parent / "checkpoints" / "corpus"
 COMMON, OWN = 20, 60
 SEEDS = (0, 1)
-MOST_MADDS, MOST_CONVOLUTIONS = 500_000, 12
+MOST_MADDS, MOST_CONVOLUTIONS = 1_000_000, 18
 WIDEST = (3, 16, 16)
 """The common pictures' networks keep to the limits on inputs as large as these; so do those of series of 100 steps."""
 STEPS, BATCH = 240, 32
