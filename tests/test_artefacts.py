@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import stat
+import sys
+import warnings
 
 import pytest
 import torch
@@ -126,6 +128,69 @@ def test_a_full_disk_leaves_the_previous_artefact_whole(tmp_path, monkeypatch, c
         write_artefact(tmp_path, Artefact("learner", {"name": "new"}, {"a": torch.ones(50)}))
     assert files(tmp_path) == before
     assert read_artefact(tmp_path, "learner").settings["name"] == "otter"
+
+
+def killed_before(event: int, folder, name, tensors) -> bool:
+    """Writes in a process that ends, as by kill -9, before its n-th change to the disk; whether it came to that."""
+    changes = {"open", "os.mkdir", "os.chmod", "os.rename", "os.remove"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which do nothing here
+        child = os.fork()
+    if child == 0:
+        left = event
+
+        def count(happens, arguments):
+            nonlocal left
+            if happens in changes and str(folder) in str(arguments[0]):
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+
+        try:
+            sys.addaudithook(count)
+            write_artefact(folder, Artefact("learner", {"name": name}, tensors))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (0, 9)
+    return ended == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and again at the next writing"])
+def test_a_kill_at_any_moment_leaves_the_old_artefact_or_the_new_one(tmp_path, again):
+    old, new, newer = torch.zeros(5), torch.ones(50), torch.full((3,), 2.0)
+    found, event, killed = [], 0, True
+    while killed:
+        folder = tmp_path / str(event)
+        write_artefact(folder, Artefact("learner", {"name": "old"}, {"a": old}))
+        killed = killed_before(event, folder, "new", {"a": new})
+        read = read_artefact(folder, "learner")
+        found.append(read.settings["name"])
+        assert torch.equal(read.tensors["a"], {"old": old, "new": new}[found[-1]])
+        if again:  # a writing that is cut off after one that was cut off
+            for later in range(event + 1):
+                killed_before(later, folder, "newer", {"a": newer})
+                read = read_artefact(folder, "learner")
+                expected = {"old": old, "new": new, "newer": newer}[read.settings["name"]]
+                assert torch.equal(read.tensors["a"], expected)
+        event += 1
+        write_artefact(folder, Artefact("learner", {"name": "last"}, {"a": old}))
+        assert torch.equal(read_artefact(folder, "learner").tensors["a"], old)
+        assert not list(folder.glob(".weights.*.safetensors"))
+    assert found == sorted(found, reverse=True), "it never goes back"
+    assert {"old", "new"} == set(found)
+    assert len(found) > 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_kill_while_the_first_artefact_is_written_leaves_none_or_all_of_it(tmp_path):
+    event = 0
+    while killed_before(event, folder := tmp_path / str(event), "new", TENSORS):
+        if (folder / MANIFEST).exists():
+            assert read_artefact(folder, "learner").settings["name"] == "new"
+        event += 1
 
 
 def test_settings_that_are_no_json_change_nothing(tmp_path):

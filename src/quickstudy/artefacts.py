@@ -1,5 +1,6 @@
 """Saved priors: a folder with `prior.json` and `weights.safetensors`. Nothing is ever unpickled."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from quickstudy.errors import DamagedArtefactError, DataNotFoundError, ForeignAr
 
 FORMAT = 1
 MANIFEST, WEIGHTS = "prior.json", "weights.safetensors"
+WAITING = ".weights.{}.safetensors"
+"""Weights that have not yet taken their place, by their checksum."""
 
 
 @dataclass(frozen=True)
@@ -34,43 +37,61 @@ class Artefact:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: a crash or a full disk leaves the previous one as it was."""
-    write_all({path: content})
-
-
-def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Writes several files, none of which takes its place before all of them are on the disk."""
-    written: dict[Path, Path] = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-            written[path] = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-        for path, temporary in written.items():
-            temporary.replace(path)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
-        for temporary in written.values():
-            temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
 
 
 def write_artefact(folder: Path, artefact: Artefact) -> None:
-    """Writes an artefact into a folder, which is made where it is missing."""
+    """Writes an artefact into a folder, which is made where it is missing.
+
+    A crash at any moment leaves either the previous artefact or this one. Two files cannot take their places at once.
+    So the weights wait under the name of their checksum until the manifest, which tells the checksum, is there; who
+    reads in between finds them under that name.
+    """
     # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in artefact.tensors.items()}
     weights = tensors_to_bytes(tensors)
+    checksum = hashlib.sha256(weights).hexdigest()
     manifest = {
         "quickstudy": FORMAT,
         "kind": artefact.kind,
         "settings": artefact.settings,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": checksum,
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_all({folder / WEIGHTS: weights, folder / MANIFEST: text.encode()})
+    waiting = folder / WAITING.format(checksum)
+    needed = waiting.exists()  # by the previous artefact, of the same weights, whose writing was cut off
+    try:
+        write_atomically(waiting, weights)
+        write_atomically(folder / MANIFEST, text.encode())
+    except BaseException:
+        if not needed:
+            waiting.unlink(missing_ok=True)
+        raise
+    settle(folder)
+    waiting.replace(folder / WEIGHTS)
+    for left in folder.glob(WAITING.format("*")):
+        left.unlink(missing_ok=True)
+
+
+def settle(folder: Path) -> None:
+    """Has the names in a folder on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_artefact(folder: Path, kind: str) -> Artefact:
@@ -105,7 +126,10 @@ def read_artefact(folder: Path, kind: str) -> Artefact:
         raise DamagedArtefactError(f"{folder / MANIFEST} has no settings. Copy the folder again.")
     weights = folder / WEIGHTS
     content = weights.read_bytes() if weights.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != manifest.get("weights_sha256"):
+    expected = manifest.get("weights_sha256")
+    if hashlib.sha256(content).hexdigest() != expected and (waiting := folder / WAITING.format(expected)).is_file():
+        content = waiting.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
         state = f"{len(content)} bytes that do not match their checksum" if content else "missing"
         raise DamagedArtefactError(f"{weights} is {state}. Copy the folder again, or train again with --resume.")
     try:
