@@ -54,7 +54,10 @@ def generator_of(*words: object) -> Generator:
 
 
 def load(name: str) -> tuple[Task, tuple[str, ...]]:
-    """A task by its name, and the names of its classes. The support set is in no order; see `parts` for its halves."""
+    """A task by its name, and the names of its classes.
+
+    Its support set goes round by round, an example of each class, so that its last rounds are for validation: `parts`.
+    """
     recipe, generator = RECIPES[name], generator_of(name)
     data = recipe.source(generator)
     support, query = [], []
@@ -63,12 +66,10 @@ def load(name: str) -> tuple[Task, tuple[str, ...]]:
         rows = rows[torch.randperm(len(rows), generator=generator)]
         support.append(rows[: recipe.train + recipe.validation])
         query.append(rows[recipe.train + recipe.validation :][: recipe.test])
-    # round by round, one of each class: so the last rounds are a stratified validation set
     learn = torch.stack(support, 1).flatten()
     x = as_float(data.x, recipe.side)
-    test = torch.cat(query)
-    examples = (Examples(x[rows][None], data.y[rows][None]) for rows in (learn, test))
-    return Task(*examples, n_way=data.n_classes), data.class_names
+    shown, asked = (Examples(x[rows][None], data.y[rows][None]) for rows in (learn, torch.cat(query)))
+    return Task(shown, asked, n_way=data.n_classes), data.class_names
 
 
 def parts(name: str, task: Task) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -136,7 +136,7 @@ def train(
             inputs = augmented(x[order[step]], schedule, generator)
             loss = F.cross_entropy(body(inputs), labels[step], label_smoothing=schedule.label_smoothing)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses[step] = loss.detach()
             step += 1
@@ -144,8 +144,8 @@ def train(
                 check(losses[:step])
                 if deadline is not None:
                     now = time.perf_counter()
-                    left = int(SHARE * (deadline - now) / ((now - start) / step))
-                    total = min(total, max(step, step + left))
+                    left = SHARE * (deadline - now) * step / (now - start)
+                    total = step + int(min(total - step, max(0, left)))
                 if on_progress is not None:
                     on_progress(step, total)
     network.eval()
@@ -173,9 +173,8 @@ def answer(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> Tensor:
 
 def after_standardising(network: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     """The network without a first link that standardises, and the inputs as that link gives them."""
-    if isinstance(network, nn.Sequential) and len(network) > 1 and isinstance(network[0], Standardise):
-        with torch.no_grad():
-            network, x = network[1:], network[0](x)
+    if isinstance(network, nn.Sequential) and len(network) > 1 and isinstance(first := network[0], Standardise):
+        network, x = network[1:], first(x)
     return network, x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
