@@ -11,6 +11,7 @@ from quickstudy.cli.adapt import adapt
 from quickstudy.cli.data import data
 from quickstudy.cli.demo import demo
 from quickstudy.cli.evaluate import evaluate
+from quickstudy.cli.search import search
 from quickstudy.cli.terminal import fail, out_console
 from quickstudy.cli.train import train
 from quickstudy.errors import QuickstudyError
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, train, evaluate, adapt, data):  # in the order of --help
+for command in (demo, search, train, evaluate, adapt, data):  # in the order of --help
     app.command()(command)
 
 
@@ -36,7 +37,8 @@ def main() -> None:
         if code := app(standalone_mode=False):
             raise KeyboardInterrupt if code == STOPPED else SystemExit(code)
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = "; `quickstudy train ... --resume` goes on." if sys.argv[1:2] == ["train"] else "."
+        ways = {"train": "; `quickstudy train ... --resume` goes on.", "search": "; the same command goes on."}
+        goes_on = ways.get("".join(sys.argv[1:2]), ".")
         fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
     except QuickstudyError as error:
         fail(str(error), 1)

@@ -27,7 +27,7 @@ class Limited(Space):
         starts: Some members that do, the more different the better.
 
     Raises:
-        NothingFitsError: Where there is no start, or one that is not allowed.
+        NothingFitsError: Where there is no start, or the first is not allowed.
 
     Example:
         >>> from torch import Generator
@@ -41,7 +41,7 @@ class Limited(Space):
     """
 
     def __init__(self, space: Space, allowed: Allowed, starts: Sequence[Architecture]) -> None:
-        if not starts or not all(space.has(start) and allowed(start) for start in starts):
+        if not starts or not (space.has(starts[0]) and allowed(starts[0])):
             raise NothingFitsError(f"a search of {space.id} within limits begins with members that keep to them.")
         self.space, self.allowed, self.starts = space, allowed, tuple(starts)
         self.name, self.version, self.choices, self.vocabulary = (

@@ -49,8 +49,8 @@ DRAWN = 32
 """Members from which the typical cost is learned."""
 OBJECTIVE = "validation accuracy %"
 ENDED = ("finished", "failed", "stopped")
-RIGHT, LATENCY = "right", "latency ms"
-"""Attributes of a trial: right answers and questions after each rung, and milliseconds of a prediction."""
+RIGHT, LATENCY, AT = "right", "latency ms", "at"
+"""Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,12 @@ class Tried:
     """Per cent on the validation set, as it is expected after the last rung."""
     seconds: float
     """Of its trainings."""
+    at: float
+    """Seconds of searching until it ended, those before an interruption included."""
+    latency: float
+    """Milliseconds of one prediction on one thread of this machine, before training."""
     why: str | None = None
     """Of a failure."""
-    latency: float | None = None
-    """Milliseconds, where they are limited."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,13 @@ class SearchResult:
         """Architecture, cost and accuracy of those that nothing beats in both, the cheapest first.
 
         Args:
-            cost: `parameters`, `multiply_adds`, `peak_memory`; or `latency`, where that was limited.
+            cost: `parameters`, `multiply_adds`, `peak_memory` or `latency`.
         """
         final = {architecture: share.percent for architecture, share in self.finalists}
         known = []
         for one in self.tried:
             price = one.latency if cost == "latency" else getattr(one.cost, cost)
-            if one.value is not None and price is not None:
+            if one.value is not None:
                 known.append((one.architecture, float(price), final.get(one.architecture, one.value)))
         found: list[tuple[Architecture, float, float]] = []
         for architecture, price, value in sorted(known, key=lambda item: (item[1], -item[2])):
@@ -312,7 +314,7 @@ class Running:
 
     number: int
     architecture: Architecture
-    latency: float | None
+    latency: float
     accuracies: tuple[Share, ...] = ()
     seconds: float = 0.0
 
@@ -336,6 +338,7 @@ class Hunt:
     def __post_init__(self) -> None:
         self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
         self.steps = self.shortest()
+        self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
 
     def shortest(self) -> int:
         """Steps of the first rung: few enough that the search can try as many architectures as it should."""
@@ -391,18 +394,20 @@ class Hunt:
             ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.within.has)
             if ticket is None:
                 return None
-            if self.max_latency is None:
-                return Running(ticket.number, ticket.choice, None)
             latency = self.trainer.latency(ticket.choice)
-            if latency <= MARGIN * self.max_latency:
+            if self.max_latency is None or latency <= MARGIN * self.max_latency:
                 return Running(ticket.number, ticket.choice, latency)
             self.record.fail(
                 ticket.number,
                 f"a prediction takes {latency:.3g} ms, and the limit is {self.max_latency:g} ms, {1 - MARGIN:.0%} of "
                 "which is kept for the clock's noise",
-                attributes={LATENCY: latency},
+                attributes=self.known(latency),
             )
         return None
+
+    def known(self, latency: float) -> dict[str, float]:
+        """What is written down of a trial that ends now, whatever came of it."""
+        return {LATENCY: latency, AT: self.before + time.perf_counter() - self.start}
 
     def submit(self, pool: Workers, trial: Running) -> "Future[Outcome]":
         """Begins the next training of a trial."""
@@ -413,7 +418,7 @@ class Hunt:
     def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
         """Writes down a training, and ends the trial unless it is among the best third so far."""
         self.pace.add(self.cost(trial.architecture), outcome)
-        known = {} if trial.latency is None else {LATENCY: trial.latency}
+        known = self.known(trial.latency)
         if outcome.accuracy is None:
             self.record.fail(trial.number, outcome.why or "", attributes=known)
             return None
@@ -469,13 +474,12 @@ class Hunt:
 def read(entry: Entry[Architecture], cost: Cost) -> Tried:
     """A trial as the study holds it."""
     shares = tuple(Share(right, n) for right, n in entry.attributes.get(RIGHT, ()))  # type: ignore[attr-defined]
-    latency = entry.attributes.get(LATENCY)
-    return Tried(
-        entry.choice,
-        cost,
-        shares,
-        entry.value,
-        entry.seconds,
-        entry.why,
-        None if latency is None else float(latency),  # type: ignore[arg-type]
-    )
+    at, latency = number(entry, AT), number(entry, LATENCY)
+    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why)
+
+
+def number(entry: Entry[Architecture], name: str) -> float:
+    """An attribute of a trial, 0 where it was killed before it had one."""
+    value = entry.attributes.get(name, 0.0)
+    assert isinstance(value, int | float)
+    return float(value)
