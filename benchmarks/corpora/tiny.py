@@ -162,12 +162,9 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
             write(path, [*rows, row])
             rows.append(row)
         if (i + 1) % 10 == 0 or i + 1 == len(chosen):
-            found = [float(row["test"]) for row in rows if row["test"]]
-            print(
-                f"{time.strftime('%H:%M:%S')} {name} {i + 1}/{len(chosen)}, test {min(found):.2f} to {max(found):.2f}, "
-                f"median {statistics.median(found):.2f}, {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+            seconds_so_far = time.perf_counter() - started
+            print(f"{time.strftime('%H:%M:%S')} {name} {i + 1}/{len(chosen)}, {range_of(rows)}, {seconds_so_far:.0f} s")
+            sys.stdout.flush()
     order = {text_of(architecture): i for i, architecture in enumerate(chosen)}
     rows.sort(key=lambda row: (order[row["architecture"]], row["seed"]))
     return {
@@ -216,6 +213,14 @@ def run(
     except DivergedError:
         row["seconds"] = f"{time.perf_counter() - start:.3f}"
     return row
+
+
+def range_of(rows: Sequence[dict[str, str]]) -> str:
+    """The test accuracies so far, in words."""
+    found = [float(row["test"]) for row in rows if row["test"]]
+    if not found:
+        return "all failed"
+    return f"test {min(found):.2f} to {max(found):.2f}, median {statistics.median(found):.2f}"
 
 
 def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -297,13 +302,9 @@ def report(home: Path, folder: Path) -> None:
     for name, facts in tasks.items():
         rows = read(home / f"{name}.csv")
         first, second = ([row for row in rows if row["seed"] == str(seed)] for seed in SEEDS)
-        setting, done = f"{kind(name, facts)}, {name}", sorted(100 * float(row["test"]) for row in rows if row["test"])
-        for method, value in (
-            ("worst network", done[0]),
-            ("median network", statistics.median(done)),
-            ("best network", done[-1]),
-        ):
-            result.add(method, setting, RIGHT, round(value, 2), n=len(done), tests=facts["n_test"])
+        setting, done = f"{kind(name, facts)}, {name}", [100 * float(row["test"]) for row in rows if row["test"]]
+        for method, of in {"worst network": min, "median network": statistics.median, "best network": max}.items():
+            result.add(method, setting, RIGHT, round(of(done), 2), n=len(done), tests=facts["n_test"])
         result.add("all networks", setting, TIME, facts["seconds"], n=len(rows), failed=len(rows) - len(done))
         pairs = [(a, b) for a, b in zip(first, second, strict=True) if a["test"] and b["test"]]
         for method, column in RANKINGS.items():
