@@ -10,6 +10,7 @@ QuickstudyError
 ├── ArchitectureError    a text or a choice that no architecture of a space has
 │   └── NothingFitsError
 ├── OutcomeError         outcomes of trials that nothing can be learned from
+├── StudyError           a record of searches that cannot be opened, or that is another search's
 ├── ShapeError           tensors that do not fit a learner or a network
 ├── DivergedError        a meta-training run whose loss is no longer finite
 ├── ArtefactError        a saved prior that cannot be loaded
@@ -59,6 +60,10 @@ class NothingFitsError(ArchitectureError):
 
 class OutcomeError(QuickstudyError):
     """Outcomes of trials that nothing can be learned from."""
+
+
+class StudyError(QuickstudyError):
+    """A record of searches that cannot be opened, or that is another search's."""
 
 
 class ShapeError(QuickstudyError):
