@@ -303,13 +303,14 @@ def report(home: Path, folder: Path) -> None:
         rows = read(home / f"{name}.csv")
         first, second = ([row for row in rows if row["seed"] == str(seed)] for seed in SEEDS)
         setting, done = f"{kind(name, facts)}, {name}", [100 * float(row["test"]) for row in rows if row["test"]]
-        for method, of in {"worst network": min, "median network": statistics.median, "best network": max}.items():
-            result.add(method, setting, RIGHT, round(of(done), 2), n=len(done), tests=facts["n_test"])
+        found = {"worst": min(done), "median": statistics.median(done), "best": max(done)}
+        for which, value in found.items():
+            result.add(f"{which} network", setting, RIGHT, round(value, 2), n=len(done), tests=facts["n_test"])
         result.add("all networks", setting, TIME, facts["seconds"], n=len(rows), failed=len(rows) - len(done))
         pairs = [(a, b) for a, b in zip(first, second, strict=True) if a["test"] and b["test"]]
         for method, column in RANKINGS.items():
-            found = [(float(a[column]), float(b["test"])) for a, b in pairs if a[column]]
-            value, n = tau(found), len(found)
+            compared = [(float(a[column]), float(b["test"])) for a, b in pairs if a[column]]
+            value, n = tau(compared), len(compared)
             result.add(method, setting, TAU, value, ci95=interval(value, n), n=n)
             means.setdefault(method, []).append(value)
     for method, values in means.items():
