@@ -294,6 +294,7 @@ def test_the_templates_are_inside_the_package():
         "demo.html",
         "page.html",
         "parts.html",
+        "search.html",
         "style.css",
     }
     project = Path(__file__).parents[2] / "pyproject.toml"

@@ -1,6 +1,7 @@
 """Reports: values in, one self-contained page out. Nothing is decided here."""
 
 from quickstudy.report.html import render
+from quickstudy.report.search_summary import Attempt, Cost, SearchReport
 from quickstudy.report.summary import (
     AdaptReport,
     DemoReport,
@@ -14,9 +15,12 @@ from quickstudy.report.summary import (
 
 __all__ = [
     "AdaptReport",
+    "Attempt",
+    "Cost",
     "DemoReport",
     "Predictions",
     "Score",
+    "SearchReport",
     "SelfCheck",
     "StepCurve",
     "TaskShown",

@@ -1,6 +1,6 @@
 """From the values of a report to one self-contained page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -8,12 +8,13 @@ from torch import Tensor
 from quickstudy.errors import MissingExtraError
 from quickstudy.report.plots import Bar, Dot, Point, bars, columns, dots, line
 from quickstudy.report.png import data_url
+from quickstudy.report.search_plots import curve, history, pareto
+from quickstudy.report.search_summary import Attempt, SearchReport
 from quickstudy.report.summary import (
     AdaptReport,
     DemoReport,
     Predictions,
     Score,
-    SelfCheck,
     StepCurve,
     TaskShown,
     TrainingCurve,
@@ -29,9 +30,11 @@ _CLASSES_SHOWN = 60
 _CLASSES_COUNTED = 12  # bars
 _CONFUSION_SHOWN = 12  # classes; of more, only the mistakes are listed
 _PAIRS_SHOWN = 12
+_SHORT = 2  # letters of a class name that fits above a column
+_EXAMPLES_SHOWN = 24  # classes
 
 
-def render(report: DemoReport | AdaptReport) -> str:
+def render(report: DemoReport | AdaptReport | SearchReport) -> str:
     """A report as one HTML page, which asks for no other file: pictures, plots and style are inside it.
 
     Args:
@@ -50,6 +53,8 @@ def render(report: DemoReport | AdaptReport) -> str:
     environment = _environment()
     if isinstance(report, DemoReport):
         return environment.get_template("demo.html").render(_demo(report))
+    if isinstance(report, SearchReport):
+        return environment.get_template("search.html").render(_search(report))
     return environment.get_template("adapt.html").render(_adapt(report))
 
 
@@ -106,7 +111,9 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=duration, in_words=in_words, picture=data_url, short_name=short_name)
+    environment.filters.update(
+        duration=duration, in_words=in_words, picture=data_url, short_name=short_name, amount=amount
+    )
     environment.globals.update(plural=plural)
     return environment
 
@@ -131,10 +138,10 @@ def _adapt(report: AdaptReport) -> dict[str, Any]:
     return {
         "report": report,
         "expected": check and check.expected,
-        "each": str(per_class[0]) if len(set(per_class)) == 1 else f"{min(per_class)} to {max(per_class)}",
+        "each": _range(per_class),
         "table": check and _table(check.scores),
         "check_plot": check and check.scores and _dots(check.scores, check.scores[0].setting, check.used, None),
-        "confusion": check and _confusion(check, report.class_names),
+        "confusion": check and _confusion(check.confusion, report.class_names),
         "support": _by_class(report.support, report.support_labels, report.class_names)[:_CLASSES_SHOWN],
         "count_plot": found and found.files and _counts(report),
         "rest": sum(sorted(report.counts, reverse=True)[_CLASSES_COUNTED:]),
@@ -142,6 +149,99 @@ def _adapt(report: AdaptReport) -> dict[str, Any]:
         "cards": _cards(found, report) if found else [],
         "m": len(found.files) if found else 0,
     }
+
+
+def _search(report: SearchReport) -> dict[str, Any]:
+    scores = [report.test, *report.baselines]
+    limited = [cost for cost in report.costs if cost.limit is not None]
+    beyond = [cost.name for cost in limited if cost.limit is not None and cost.found > cost.limit]
+    return {
+        "report": report,
+        "kind": "series" if len(report.shape) == 2 else "pictures",
+        # Inside a page SVG needs no namespace, which would be the only address on it.
+        "drawing": report.drawing.replace(' xmlns="http://www.w3.org/2000/svg"', ""),
+        "kept": (f"It is beyond the limit of {' and '.join(beyond)}." if beyond else "It keeps to every limit.")
+        if limited
+        else "No limit was set.",
+        "each": _range(report.counts),
+        "classes": _examples(report),
+        "dots": _dots(scores, report.test.setting, report.test.method, None) if report.baselines else None,
+        "table": _table(scores) if report.baselines else None,
+        "history": history(report.attempts, chosen=report.chosen) if report.attempts else None,
+        "partly": any(attempt.share < 1 for attempt in report.attempts),
+        "fronts": _fronts(report),
+        "confusion": _confusion(report.confusion, report.class_names),
+        "class_plot": _per_class(report),
+        "classes_tested": len(report.per_class),
+        "shown": min(_CLASSES_COUNTED, len(report.per_class)),
+    }
+
+
+def _fronts(report: SearchReport) -> list[tuple[str, str]]:
+    """Accuracy against what was limited or can be: parameters, and latency where it was measured."""
+    limits = {cost.name: cost.limit for cost in report.costs}
+    costs: list[tuple[str, str, Callable[[Attempt], float | None]]] = [
+        ("parameters", "parameters", lambda attempt: attempt.parameters),
+        ("latency", "milliseconds for one example", lambda attempt: attempt.latency),
+    ]
+    return [
+        (name, pareto(report.attempts, cost, x_label=label, limit=limits.get(name), chosen=report.chosen))
+        for name, label, cost in costs
+        if any(cost(attempt) is not None and attempt.accuracy is not None for attempt in report.attempts)
+    ]
+
+
+def _examples(report: SearchReport) -> list[dict[str, Any]]:
+    """The first classes, each with its name, its number of examples and one of them."""
+    found = []
+    for i, (name, count) in enumerate(zip(report.class_names[:_EXAMPLES_SHOWN], report.counts)):
+        one = None if report.examples is None else report.examples[i]
+        pictured = one is not None and one.dim() == 3
+        found.append(
+            {
+                "name": name,
+                "count": count,
+                "picture": one if pictured else None,
+                "curve": curve(one) if one is not None and not pictured else None,
+            }
+        )
+    return found
+
+
+def _per_class(report: SearchReport) -> str | None:
+    """Right answers of each class, of many classes those that went worst."""
+    found = report.per_class
+    if len(found) > _CLASSES_COUNTED:
+        found = tuple(sorted(found, key=lambda row: row[1] / row[2])[:_CLASSES_COUNTED])
+    rows = [Bar(shortened(name), 100 * right / n, f"{right} of {n}") for name, right, n in found]
+    return bars(rows, title="Test examples that were named rightly", high=100.0) if rows else None
+
+
+def _range(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def shortened(name: str, letters: int = 32) -> str:
+    """A name that fits beside a figure.
+
+    Example:
+        >>> from quickstudy.report.html import shortened
+        >>> shortened("otter"), shortened("a very long name of a class", 12)
+        ('otter', 'a very long…')
+    """
+    return name if len(name) <= letters else name[: letters - 1].rstrip() + "…"
+
+
+def amount(value: float, unit: str = "") -> str:
+    """A cost with its unit.
+
+    Example:
+        >>> from quickstudy.report.html import amount
+        >>> amount(12345), amount(50176, "bytes"), amount(0.4213, "ms"), amount(2, "ms")
+        ('12,345', '50,176 bytes', '0.421 ms', '2 ms')
+    """
+    figure = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+    return f"{figure} {unit}".rstrip()
 
 
 def _settings(scores: Sequence[Score]) -> list[str]:
@@ -233,10 +333,9 @@ def _by_class(pictures: Tensor, labels: Sequence[int], names: Sequence[str]) -> 
     return groups
 
 
-def _confusion(check: SelfCheck, names: Sequence[str]) -> dict[str, Any] | None:
-    if check.confusion is None or not int(check.confusion.sum()):
+def _confusion(counts: Tensor | None, names: Sequence[str]) -> dict[str, Any] | None:
+    if counts is None or not int(counts.sum()):
         return None
-    counts = check.confusion
     shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
     pairs = confused_pairs(counts)
     small = len(names) <= _CONFUSION_SHOWN
@@ -256,6 +355,7 @@ def _confusion(check: SelfCheck, names: Sequence[str]) -> dict[str, Any] | None:
         "pairs": [(names[a], names[b], n) for a, b, n in pairs[:_PAIRS_SHOWN]],
         "more": max(0, len(pairs) - _PAIRS_SHOWN),
         "n": int(counts.sum()),
+        "short": all(len(name) <= _SHORT for name in names),
     }
 
 

@@ -7,9 +7,10 @@ a column of about 340, on a telephone and in a page of two columns alike, so tha
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-WIDTH = 340.0
+from quickstudy.report.svg import WIDTH, number, path, px, segment, svg, text
+
+__all__ = ["WIDTH", "Axis", "Bar", "Dot", "Point", "bars", "columns", "dots", "line", "ticks"]
 
 
 @dataclass(frozen=True)
@@ -119,23 +120,23 @@ def dots(
     parts = []
     for tick in ticks(low, high):
         anchor = "start" if tick == low else "end" if tick == high else "middle"
-        parts.append(_line(x(tick), top, x(tick), bottom, "grid"))
-        parts.append(_text(x(tick), bottom + 16, _number(tick, unit), "tick", anchor))
+        parts.append(segment(x(tick), top, x(tick), bottom, "grid"))
+        parts.append(text(x(tick), bottom + 16, number(tick, unit), "tick", anchor))
     if chance is not None:
-        parts += [_line(x(chance), top - 4, x(chance), bottom, "chance")]
-        parts += [_text(min(max(x(chance), 36.0), WIDTH - 36.0), top - 8, f"chance {_number(chance, unit)}", "tick")]
+        parts += [segment(x(chance), top - 4, x(chance), bottom, "chance")]
+        parts += [text(min(max(x(chance), 36.0), WIDTH - 36.0), top - 8, f"chance {number(chance, unit)}", "tick")]
     for i, row in enumerate(rows):
         y, strong = top + step * i + 28, " strong" if row.strong else ""
-        parts.append(_line(x.start, y, x.clamp(row.mean), y, "stem" + strong))
-        parts.append(_text(x.start, y - 11, row.label, "label halo" + strong, anchor="start"))
+        parts.append(segment(x.start, y, x.clamp(row.mean), y, "stem" + strong))
+        parts.append(text(x.start, y - 11, row.label, "label halo" + strong, anchor="start"))
         value = f"{row.mean:.1f}"
         ends = row.ends or (None if row.ci95 is None else (row.mean - row.ci95, row.mean + row.ci95))
         if ends is not None:
-            parts.append(_line(x.clamp(ends[0]), y, x.clamp(ends[1]), y, "interval" + strong))
-        parts.append(f'<circle cx="{_px(x.clamp(row.mean))}" cy="{_px(y)}" r="4" class="dot{strong}"/>')
-        parts.append(_text(WIDTH, y - 11, value, "value halo" + strong, anchor="end"))
+            parts.append(segment(x.clamp(ends[0]), y, x.clamp(ends[1]), y, "interval" + strong))
+        parts.append(f'<circle cx="{px(x.clamp(row.mean))}" cy="{px(y)}" r="4" class="dot{strong}"/>')
+        parts.append(text(WIDTH, y - 11, value, "value halo" + strong, anchor="end"))
     said = "; ".join(f"{row.label} {row.mean:.1f} {unit}" for row in rows)
-    return _svg(bottom + 24, parts, f"{title}: {said}" if title else said)
+    return svg(bottom + 24, parts, f"{title}: {said}" if title else said)
 
 
 def line(
@@ -177,36 +178,37 @@ def line(
     parts = []
     for tick in ticks(low, high):
         parts += [
-            _line(x.start, y(tick), x.stop, y(tick), "grid"),
-            _text(34, y(tick) + 4, _number(tick, unit), "tick", "end"),
+            segment(x.start, y(tick), x.stop, y(tick), "grid"),
+            text(34, y(tick) + 4, number(tick, unit), "tick", "end"),
         ]
     for tick in ticks(x.low, x.high):
-        parts += [_line(x(tick), floor, x(tick), floor + 4, "axis"), _text(x(tick), floor + 17, _number(tick), "tick")]
+        parts += [segment(x(tick), floor, x(tick), floor + 4, "axis"), text(x(tick), floor + 17, number(tick), "tick")]
         if beneath:
-            parts.append(_text(x(tick), floor + 30, beneath(tick), "tick faint"))
-    parts += [_line(x.start, floor, x.stop, floor, "axis"), _text((x.start + x.stop) / 2, height - 3, x_label, "tick")]
+            parts.append(text(x(tick), floor + 30, beneath(tick), "tick faint"))
+    parts += [segment(x.start, floor, x.stop, floor, "axis"), text((x.start + x.stop) / 2, height - 3, x_label, "tick")]
     if chance is not None and low <= chance <= high:
-        parts += [_line(x.start, y(chance), x.stop, y(chance), "chance")]
-        parts += [_text(x.stop, y(chance) - 5, "chance", "tick halo", "end")]
+        parts += [segment(x.start, y(chance), x.stop, y(chance), "chance")]
+        parts += [text(x.stop, y(chance) - 5, "chance", "tick halo", "end")]
     if points:
         upper = [(x(p.x), y.clamp(p.mean + p.ci95)) for p in points]
         lower = [(x(p.x), y.clamp(p.mean - p.ci95)) for p in reversed(points)]
         middle = [(x(p.x), y.clamp(p.mean)) for p in points]
-        parts += [f'<path d="{_path(upper + lower)}Z" class="band"/>', f'<path d="{_path(middle)}" class="line"/>']
+        parts += [f'<path d="{path(upper + lower)}Z" class="band"/>', f'<path d="{path(middle)}" class="line"/>']
         parts += [
-            f'<circle cx="{_px(a)}" cy="{_px(b)}" r="{4.5 if i == marked else 2}" class="dot strong"/>'
+            f'<circle cx="{px(a)}" cy="{px(b)}" r="{4.5 if i == marked else 2}" class="dot strong"/>'
             for i, (a, b) in enumerate(middle)
         ]
     ends = f"{points[0].mean:.1f} to {points[-1].mean:.1f} {unit}" if points else "no points"
-    return _svg(height, parts, f"{title}: {ends}, against {x_label}" if title else f"{ends}, against {x_label}")
+    return svg(height, parts, f"{title}: {ends}, against {x_label}" if title else f"{ends}, against {x_label}")
 
 
-def bars(rows: Sequence[Bar], *, title: str = "") -> str:
+def bars(rows: Sequence[Bar], *, title: str = "", high: float | None = None) -> str:
     """Horizontal bars from zero, each label above its bar.
 
     Args:
         rows: From top to bottom; values are not negative.
         title: What the plot shows, for those who cannot see it.
+        high: The value of a bar over the whole width; by default the largest.
 
     Example:
         >>> from quickstudy.report.plots import Bar, bars
@@ -214,15 +216,17 @@ def bars(rows: Sequence[Bar], *, title: str = "") -> str:
         2
     """
     step = 32.0
-    x = Axis(0.0, max((row.value for row in rows), default=0.0) or 1.0, 0.0, WIDTH)
+    x = Axis(0.0, high or max((row.value for row in rows), default=0.0) or 1.0, 0.0, WIDTH)
     parts = []
     for i, row in enumerate(rows):
         top = step * i
-        parts.append(_text(0, top + 14, row.label, "label", "start"))
-        parts.append(_text(WIDTH, top + 14, row.text or f"{row.value:g}", "value", "end"))
-        parts.append(f'<rect x="0" y="{_px(top + 19)}" width="{_px(x.clamp(row.value))}" height="5" class="bar"/>')
+        parts.append(text(0, top + 14, row.label, "label", "start"))
+        parts.append(text(WIDTH, top + 14, row.text or f"{row.value:g}", "value", "end"))
+        if high is not None:
+            parts.append(segment(0, top + 21.5, WIDTH, top + 21.5, "grid"))
+        parts.append(f'<rect x="0" y="{px(top + 19)}" width="{px(x.clamp(row.value))}" height="5" class="bar"/>')
     said = "; ".join(f"{row.label} {row.text or f'{row.value:g}'}" for row in rows)
-    return _svg(step * len(rows), parts, f"{title}: {said}" if title else said)
+    return svg(step * len(rows), parts, f"{title}: {said}" if title else said)
 
 
 def columns(values: Sequence[float], *, chosen: int, truth: int | None = None, width: float = 64.0) -> str:
@@ -247,34 +251,8 @@ def columns(values: Sequence[float], *, chosen: int, truth: int | None = None, w
         left, top = i * (each + gap), min(y.clamp(value), height - 1)
         kind = "column chosen" if i == chosen else "column"
         parts.append(
-            f'<rect x="{_px(left)}" y="{_px(top)}" width="{_px(each)}" height="{_px(height - top)}" class="{kind}"/>'
+            f'<rect x="{px(left)}" y="{px(top)}" width="{px(each)}" height="{px(height - top)}" class="{kind}"/>'
         )
         if i == truth:
-            parts.append(f'<rect x="{_px(left)}" y="{_px(height + 2)}" width="{_px(each)}" height="2" class="truth"/>')
-    return _svg(height + 4, parts, "", width)
-
-
-def _svg(height: float, parts: Sequence[str], label: str, width: float = WIDTH) -> str:
-    spoken = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
-    size = f'width="{_px(width)}" height="{_px(height)}" viewBox="0 0 {_px(width)} {_px(height)}"'
-    return f"<svg {size} {spoken}>{''.join(parts)}</svg>"
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line x1="{_px(x1)}" y1="{_px(y1)}" x2="{_px(x2)}" y2="{_px(y2)}" class="{kind}"/>'
-
-
-def _text(x: float, y: float, words: str, kind: str, anchor: str = "middle") -> str:
-    return f'<text x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{_px(x)},{_px(y)}" for x, y in points)
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _number(value: float, unit: str = "") -> str:
-    return f"{value:,g}" + (f" {unit}" if unit else "")
+            parts.append(f'<rect x="{px(left)}" y="{px(height + 2)}" width="{px(each)}" height="2" class="truth"/>')
+    return svg(height + 4, parts, "", width)
