@@ -14,8 +14,9 @@ from quickstudy.learners.prior import provenance
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Limits
 from quickstudy.nas.export import OPSET, export_onnx
+from quickstudy.nas.hunt import Budget, Progress
 from quickstudy.nas.network import Network, save_network
-from quickstudy.nas.search import Budget, Progress, SearchResult, search
+from quickstudy.nas.search import SearchResult, search
 from quickstudy.nas.space import Space
 from quickstudy.tasks.load_task import NamedTask
 

@@ -7,9 +7,10 @@ from torch import Generator
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError, TooFewExamplesError
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.search import ETA, RUNGS, Budget, search
+from quickstudy.nas.hunt import ETA, RUNGS, Budget
+from quickstudy.nas.search import search
 from quickstudy.nas.train import Schedule, answer
-from quickstudy.nas.trainer import Outcome, Trainer
+from quickstudy.nas.trainer import OnOneTask, Outcome
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
@@ -80,9 +81,9 @@ def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch)
         percent = next(percents) if schedule.steps == 4 else 95
         return Outcome(Share(percent, 100), 1.0, schedule.steps)
 
-    monkeypatch.setattr(Trainer, "__call__", train)
+    monkeypatch.setattr(OnOneTask, "__call__", train)
     monkeypatch.setattr("quickstudy.nas.pace.PROBE", 4)
-    monkeypatch.setattr("quickstudy.nas.search.Pace.probe", lambda *args, **options: PACE)
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     result = run(budget=Budget(seconds=None, trials=9, steps=4))
     rungs = [len(one.accuracies) for one in result.tried]
     assert rungs == [2, 2, 2, 2, 1, 1, 1, 1, 1]  # each of the first four was the best of its time
@@ -105,7 +106,7 @@ PACE = Free()
 
 
 def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch):
-    sound, calls = Trainer.__call__, []
+    sound, calls = OnOneTask.__call__, []
 
     def train(self, architecture, schedule, **options):
         calls.append(architecture)
@@ -113,7 +114,7 @@ def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch
             schedule = replace(schedule, lr=1e30)
         return sound(self, architecture, schedule, **options)
 
-    monkeypatch.setattr(Trainer, "__call__", train)
+    monkeypatch.setattr(OnOneTask, "__call__", train)
     result = run()
     assert result.tried[0].value is None
     assert "Lower the rate" in result.tried[0].why

@@ -11,7 +11,7 @@ from rich.table import Table
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.terminal import bar, console, out_console, prepare, tell
 from quickstudy.nas.build import Limits
-from quickstudy.nas.search import SEARCHED, Budget, Progress
+from quickstudy.nas.hunt import SEARCHED, Budget, Progress
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
 from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.named import NAMED

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -138,6 +139,8 @@ def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
             loggers.append(TensorBoardLogger(log, name="tensorboard"))
         except ModuleNotFoundError:
             raise MissingExtraError("--tensorboard needs TensorBoard: pip install 'quickstudy[tensorboard]'.") from None
+    if precision == Precision.fp16 and not torch.cuda.is_available():
+        raise ShapeError("16-mixed needs a GPU, and there is none here. Take --precision bf16-mixed, or 32-true.")
     strategy = "ddp" if devices > 1 else "auto"
     try:
         fabric = Fabric(

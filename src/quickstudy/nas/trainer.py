@@ -1,16 +1,9 @@
-"""Training the members of Tiny on one task, here or in processes beside this one."""
+"""Training the members of Tiny, and judging them."""
 
-import multiprocessing
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from quickstudy.errors import DivergedError, TooFewExamplesError
@@ -75,18 +68,12 @@ class Outcome:
     """Of the network, where they were asked for."""
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """Trains members of a space on a task, one at a time."""
+class Trainer(ABC):
+    """Trains members of a space and judges them, one at a time."""
 
     space: Tiny
-    data: TrainingSet
 
-    def network(self, architecture: Architecture, *, seed: int) -> nn.Sequential:
-        """Before training: it begins with the standardisation of the training examples."""
-        generator = Generator().manual_seed(seed)
-        return standardised(build(self.space, architecture, generator=generator), self.data.x)
-
+    @abstractmethod
     def __call__(
         self,
         architecture: Architecture,
@@ -103,98 +90,46 @@ class Trainer:
             schedule: Complete by itself.
             seed: Of the first weights and the order of the examples.
             deadline: On the clock of `time.perf_counter`, which is that of all processes of a machine.
-            keep: Whether to return the weights.
+            keep: Whether to return the weights, where one network is trained.
         """
-        network = self.network(architecture, seed=seed)
-        try:
-            done = train(
-                network,
-                self.data.x,
-                self.data.y,
-                schedule,
-                generator=Generator().manual_seed(seed),
-                deadline=deadline,
-            )
-        except DivergedError as error:
-            return Outcome(None, 0.0, 0, str(error))
-        right = int((answer(network, self.data.x_validation).argmax(1) == self.data.y_validation).sum())
-        share = Share(right, len(self.data.y_validation))
-        return Outcome(share, done.seconds, done.steps, weights=network.state_dict() if keep else None)
 
     def latency(self, architecture: Architecture, *, seconds: float = 0.02) -> float:
         """Milliseconds of one prediction on one thread of this machine."""
-        return measure_latency(self.network(architecture, seed=0), self.space.shape, seconds=seconds)
-
-
-class Here(Executor):
-    """Does what is asked at once, in this process."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """What it gives is done when this returns."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
-
-
-_TRAINER: list[Trainer] = []
-"""Of a process that was started for it."""
-
-
-def begin(path: str, shape: tuple[int, ...], n_classes: int) -> None:
-    """What a process does first: it reads the examples."""
-    torch.set_num_threads(1)
-    data = TrainingSet(**load_file(path))
-    _TRAINER[:] = [Trainer(Tiny(shape=shape, n_classes=n_classes), data)]
-
-
-def attempt(*args: Any, **kwargs: Any) -> Outcome:
-    """Trains in a process that `begin` began."""
-    return _TRAINER[0](*args, **kwargs)
+        return measure_latency(build(self.space, architecture), self.space.shape, seconds=seconds)
 
 
 @dataclass(frozen=True)
-class Workers:
-    """Where trainings are done."""
+class OnOneTask(Trainer):
+    """Trains on the examples of one task, and judges on those that were set aside."""
 
-    executor: Executor
-    call: Any
-    n: int
+    space: Tiny
+    data: TrainingSet
 
-    def submit(self, *args: Any, **kwargs: Any) -> "Future[Outcome]":
-        """A training that is under way; the arguments are those of `Trainer`."""
-        return self.executor.submit(self.call, *args, **kwargs)
+    def network(self, architecture: Architecture, *, seed: int) -> nn.Sequential:
+        """Before training: it begins with the standardisation of the training examples."""
+        return untrained(self.space, architecture, self.data.x, seed=seed)
+
+    def __call__(
+        self,
+        architecture: Architecture,
+        schedule: Schedule,
+        *,
+        seed: int,
+        deadline: float | None = None,
+        keep: bool = False,
+    ) -> Outcome:
+        """As every trainer."""
+        network, data = self.network(architecture, seed=seed), self.data
+        generator = Generator().manual_seed(seed)
+        try:
+            done = train(network, data.x, data.y, schedule, generator=generator, deadline=deadline)
+        except DivergedError as error:
+            return Outcome(None, 0.0, 0, str(error))
+        right = int((answer(network, data.x_validation).argmax(1) == data.y_validation).sum())
+        share = Share(right, len(data.y_validation))
+        return Outcome(share, done.seconds, done.steps, weights=network.state_dict() if keep else None)
 
 
-@contextmanager
-def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
-    """`n` processes of one thread each; with one, this process.
-
-    Processes are started anew, as they must be on every system: a script that asks for several guards its own start
-    with `if __name__ == "__main__":`.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        if n == 1:
-            yield Workers(Here(), trainer, 1)
-            return
-        with tempfile.TemporaryDirectory(prefix="quickstudy-") as folder:
-            path = Path(folder) / "data.safetensors"
-            save_file({name: value.contiguous() for name, value in vars(trainer.data).items()}, path)
-            space = trainer.space
-            with ProcessPoolExecutor(
-                n,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=begin,
-                initargs=(str(path), space.shape, space.n_classes),
-            ) as pool:
-                try:
-                    yield Workers(pool, attempt, n)
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-    finally:
-        torch.set_num_threads(threads)
+def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) -> nn.Sequential:
+    """A network before training, which standardises its inputs as these examples `(n, *shape)` need it."""
+    return standardised(build(space, architecture, generator=Generator().manual_seed(seed)), x)

@@ -1,0 +1,354 @@
+"""A search under way: proposals, short trainings, longer ones for the best, and the record of it all."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Generator
+
+from quickstudy.errors import OutcomeError
+from quickstudy.experience.entries import Entry
+from quickstudy.experience.parameters import Parameters, categorical
+from quickstudy.experience.proposer import Proposer
+from quickstudy.experience.record import Record
+from quickstudy.experience.trial import TaskDescription
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.build import Cost, Limits, count
+from quickstudy.nas.limited import Limited
+from quickstudy.nas.pace import Latency, Pace
+from quickstudy.nas.space import Space
+from quickstudy.nas.train import Schedule
+from quickstudy.nas.trainer import Outcome, Trainer
+from quickstudy.nas.workers import Workers, workers
+from quickstudy.training.proportion import Share
+
+ETA = 3
+"""One in so many architectures goes on to the next rung, which has so many times the steps."""
+RUNGS = 2
+"""Rungs of a search; final training is one more."""
+STEPS = 100
+"""Of the first rung, give or take a factor of two as the budget asks."""
+WISHED = 20
+"""Architectures that the search should be able to try."""
+FINALISTS = 2
+"""Architectures that are trained to the end."""
+SEARCHED, LATEST = 0.55, 0.7
+"""The parts of the seconds after which no trial begins, and by which every trial has ended."""
+MARGIN = 0.9
+"""The part of a limit of latency that a network may take when it is tried: the clock is noisy."""
+DRAWN = 32
+"""Members from which the typical cost is learned."""
+ENDED = ("finished", "failed", "stopped")
+RIGHT, LATENCY, AT = "right", "latency ms", "at"
+"""Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may take.
+
+    Raises:
+        OutcomeError: Where it never ends, or is nothing.
+    """
+
+    seconds: float | None = 60.0
+    """From the call to the trained network; None where `trials` says when to stop."""
+    trials: int | None = None
+    """Architectures that are tried at most."""
+    workers: int = 1
+    """Processes that train side by side, of one thread each."""
+    steps: int | None = None
+    """Of the shortest training; None lets the seconds decide."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.trials is None:
+            raise OutcomeError("a budget without seconds and without trials never ends. Give one of them.")
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An architecture that was tried."""
+
+    architecture: Architecture
+    cost: Cost
+    accuracies: tuple[Share, ...]
+    """On the validation set, after each rung that it reached; none where its training failed."""
+    value: float | None
+    """Per cent on the validation set, as it is expected after the last rung."""
+    seconds: float
+    """Of its trainings."""
+    at: float
+    """Seconds of searching until it ended, those before an interruption included."""
+    latency: float
+    """Milliseconds of one prediction on one thread of this machine, before training."""
+    why: str | None = None
+    """Of a failure."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search is."""
+
+    stage: str
+    trials: int
+    best: float | None
+    """Validation accuracy, in per cent."""
+    seconds: float
+    budget: Budget
+
+
+def parameters_of(space: Space) -> Parameters[Architecture]:
+    """How members of a space are written down in a study: one parameter a choice."""
+    return categorical(
+        space.id,
+        space.digest,
+        space.choices,
+        encode=lambda architecture: architecture.values,
+        decode=lambda values: Architecture(space.id, tuple((name, values[name]) for name in space.choices)),  # type: ignore[misc]
+    )
+
+
+@dataclass(frozen=True)
+class Hunted:
+    """What a search led to."""
+
+    finalists: tuple[tuple[Architecture, Outcome], ...]
+    """Those that were trained to the end, the best by its validation accuracy first."""
+    tried: tuple[Tried, ...]
+    steps: int
+    """Of the shortest training."""
+
+
+def hunt(
+    trainer: Trainer,
+    *,
+    task: TaskDescription,
+    limits: Limits,
+    proposer: Proposer[Architecture, Space],
+    budget: Budget,
+    schedule: Schedule,
+    storage: str | Path | None,
+    about: Mapping[str, object],
+    seed: int,
+    start: float,
+    on_progress: Callable[[Progress], None] | None,
+    keep: bool = False,
+) -> Hunted:
+    """Searches with a trainer, and trains the best to the end.
+
+    Arguments are those of `search`; `about` is that of `open_study`, and `start` is when the budget began.
+    """
+    space = trainer.space
+    within, most = limits.within(space), limits.max_latency
+    if most is not None:
+        within = Latency.probe(trainer, within, limit=MARGIN * most, seed=seed).within(within, MARGIN * most)
+    about = {"shape": list(space.shape), "classes": space.n_classes, **about}
+    with (
+        Record.open(storage, task, parameters_of(space), about=about, seed=seed) as record,
+        workers(trainer, budget.workers) as pool,
+    ):
+        found = Hunt(
+            trainer=trainer,
+            within=within,
+            proposer=proposer,
+            task=task,
+            record=record,
+            budget=budget,
+            schedule=schedule,
+            max_latency=most,
+            seed=seed,
+            start=start,
+            on_progress=on_progress or (lambda progress: None),
+        )
+        found.run(pool)
+        return Hunted(tuple(found.train_best(pool, keep=keep)), tuple(found.tried()), found.steps)
+
+
+def share(outcome: Outcome) -> Share:
+    """The accuracy of a training that succeeded."""
+    assert outcome.accuracy is not None
+    return outcome.accuracy
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial whose training is under way."""
+
+    number: int
+    architecture: Architecture
+    latency: float
+    accuracies: tuple[Share, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass
+class Hunt:
+    """A search that is under way."""
+
+    trainer: Trainer
+    within: Limited
+    proposer: Proposer[Architecture, Space]
+    task: TaskDescription
+    record: Record[Architecture]
+    budget: Budget
+    schedule: Schedule
+    max_latency: float | None
+    seed: int
+    start: float
+    on_progress: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
+        self.steps = self.shortest()
+        self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
+
+    def shortest(self) -> int:
+        """Steps of the first rung: few enough that the search can try as many architectures as it should."""
+        if self.budget.steps is not None or self.budget.seconds is None:
+            return self.budget.steps or STEPS
+        generator = Generator().manual_seed(self.seed)
+        drawn = [self.within.sample(generator=generator) for _ in range(DRAWN)]
+        step = statistics.fmean(self.pace.seconds(self.cost(one), 1) for one in drawn)
+        seconds = SEARCHED * self.budget.seconds * self.budget.workers
+        return max(STEPS // 2, min(2 * STEPS, int(seconds / (WISHED * RUNGS * step))))
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """What a member costs."""
+        return count(self.trainer.space, architecture)
+
+    def left(self, part: float = 1.0) -> float:
+        """Seconds of a part of the budget that are left."""
+        if self.budget.seconds is None:
+            return math.inf
+        return self.start + part * self.budget.seconds - time.perf_counter()
+
+    def tell(self, stage: str) -> None:
+        """Says where the search is."""
+        tried = self.tried()
+        best = max((one.value for one in tried if one.value is not None), default=None)
+        self.on_progress(Progress(stage, len(tried), best, time.perf_counter() - self.start, self.budget))
+
+    def tried(self) -> list[Tried]:
+        """All that has ended, in every process and before an interruption."""
+        return [read(entry, self.cost(entry.choice)) for entry in self.record.history() if entry.state in ENDED]
+
+    def run(self, pool: Workers) -> None:
+        """Tries architectures until what the budget has for that is spent."""
+        running: dict[Future[Outcome], Running] = {}
+        while True:
+            while len(running) < pool.n and (trial := self.begin()) is not None:
+                running[self.submit(pool, trial)] = trial
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                trial = running.pop(future)
+                later = self.go_on(trial, future.result())
+                if later is not None:
+                    running[self.submit(pool, later)] = later
+            self.tell("searching")
+
+    def begin(self) -> Running | None:
+        """The next trial; None where the budget allows no other, or the space has none."""
+        while self.left(SEARCHED) > 0:
+            if self.budget.trials is not None and len(self.record.history()) >= self.budget.trials:
+                return None
+            ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.within.has)
+            if ticket is None:
+                return None
+            latency = self.trainer.latency(ticket.choice)
+            if self.max_latency is None or latency <= MARGIN * self.max_latency:
+                return Running(ticket.number, ticket.choice, latency)
+            self.record.fail(
+                ticket.number,
+                f"a prediction takes {latency:.3g} ms, and the limit is {self.max_latency:g} ms, {1 - MARGIN:.0%} of "
+                "which is kept for the clock's noise",
+                attributes=self.known(latency),
+            )
+        return None
+
+    def known(self, latency: float) -> dict[str, float]:
+        """What is written down of a trial that ends now, whatever came of it."""
+        return {LATENCY: latency, AT: self.before + time.perf_counter() - self.start}
+
+    def submit(self, pool: Workers, trial: Running) -> "Future[Outcome]":
+        """Begins the next training of a trial."""
+        schedule = replace(self.schedule, steps=self.steps * ETA ** len(trial.accuracies))
+        deadline = None if self.budget.seconds is None else self.start + LATEST * self.budget.seconds
+        return pool.submit(trial.architecture, schedule, seed=self.seed + trial.number, deadline=deadline)
+
+    def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
+        """Writes down a training, and ends the trial unless it is among the best third so far."""
+        self.pace.add(self.cost(trial.architecture), outcome)
+        known = self.known(trial.latency)
+        if outcome.accuracy is None:
+            self.record.fail(trial.number, outcome.why or "", attributes=known)
+            return None
+        trial = replace(
+            trial, accuracies=(*trial.accuracies, outcome.accuracy), seconds=trial.seconds + outcome.seconds
+        )
+        rung = len(trial.accuracies)
+        self.record.report(trial.number, rung, outcome.accuracy.percent)
+        values = [entry.reports[rung] for entry in self.record.history() if rung in entry.reports]
+        better = sum(value > outcome.accuracy.percent for value in values)
+        takes = self.pace.seconds(self.cost(trial.architecture), self.steps * ETA**rung)
+        if rung < RUNGS and better < max(1, len(values) // ETA) and takes < self.left(LATEST):
+            return trial
+        self.record.finish(
+            trial.number,
+            outcome.accuracy.percent + self.gain(rung),
+            seconds=trial.seconds,
+            attributes={RIGHT: [[each.right, each.n] for each in trial.accuracies], **known},
+        )
+        return None
+
+    def gain(self, rung: int) -> float:
+        """Points of accuracy that going on from a rung to the last one has brought on average."""
+        reports = [entry.reports for entry in self.record.history()]
+        gains = [each[RUNGS] - each[rung] for each in reports if RUNGS in each and rung in each]
+        return statistics.fmean(gains) if gains else 0.0
+
+    def train_best(self, pool: Workers, *, keep: bool) -> list[tuple[Architecture, Outcome]]:
+        """The best ones, trained to the end, with their weights; the best by its validation accuracy first."""
+        values = {entry.choice: entry.value for entry in self.record.history() if entry.value is not None}
+        best = [a for a in sorted(values, key=lambda a: -(values[a] or 0)) if self.within.has(a)][:FINALISTS]
+        if not best:
+            raise OutcomeError(self.nothing())
+        self.tell("training the best")
+        futures = []
+        for i, architecture in enumerate(best):
+            each = self.left() / max(1, len(best) - i if pool.n == 1 else 1)
+            deadline = None if self.budget.seconds is None else time.perf_counter() + each
+            schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
+            futures.append(pool.submit(architecture, schedule, seed=self.seed, deadline=deadline, keep=keep))
+        trained = [(a, f.result()) for a, f in zip(best, futures) if f.result().accuracy is not None]
+        if not trained:
+            raise OutcomeError(self.nothing())
+        return sorted(trained, key=lambda found: -share(found[1]).right)
+
+    def nothing(self) -> str:
+        """Why there is no result."""
+        reasons = [entry.why for entry in self.record.history() if entry.why]
+        why = f" The last one failed: {reasons[-1]}" if reasons else ""
+        return f"no training succeeded in the time given. Give more seconds, or wider limits.{why}"
+
+
+def read(entry: Entry[Architecture], cost: Cost) -> Tried:
+    """A trial as the study holds it."""
+    shares = tuple(Share(right, n) for right, n in entry.attributes.get(RIGHT, ()))  # type: ignore[attr-defined]
+    at, latency = number(entry, AT), number(entry, LATENCY)
+    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why)
+
+
+def number(entry: Entry[Architecture], name: str) -> float:
+    """An attribute of a trial, 0 where it was killed before it had one."""
+    value = entry.attributes.get(name, 0.0)
+    assert isinstance(value, int | float)
+    return float(value)
