@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from scipy.stats import kendalltau
+from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -314,8 +315,8 @@ def report(home: Path, folder: Path) -> None:
             result.add(method, setting, TAU, value, ci95=interval(value, n), n=n)
             means.setdefault(method, []).append(value)
     for method, values in means.items():
-        half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        result.add(method, "mean of tasks", TAU, round(statistics.mean(values), 4), ci95=half, n=len(values))
+        mean = round(statistics.mean(values), 4)
+        result.add(method, "mean of tasks", TAU, mean, ci95=half_interval(values), n=len(values))
         print(f"{method:24} {statistics.mean(values):.3f}")
 
 
@@ -340,6 +341,14 @@ def interval(value: float, n: int) -> float | None:
     return round(1.96 * math.sqrt(0.437 / (n - 4)) * (1 - value**2), 4)
 
 
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half the 95 % interval of a mean, by Student's t; None of a single value."""
+    if len(values) < 2:
+        return None
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return round(float(student.ppf(0.975, len(values) - 1)) * error, 4)
+
+
 def rate(folder: Path, *, networks: int = 8, repeats: int = 3, steps: int = STEPS) -> None:
     """Networks trained a minute of one core, by our loop and by a plain one, which take turns."""
     torch.set_num_threads(1)
@@ -360,10 +369,11 @@ def rate(folder: Path, *, networks: int = 8, repeats: int = 3, steps: int = STEP
     result = Result("corpus", description=DESCRIPTION, settings={"seeds": list(SEEDS)}, folder=folder)
     more: dict[str, Any] = {"networks": networks, "steps": steps, "batch_size": BATCH, "task": name}
     for method, values in spent.items():
-        half = 4.303 * statistics.stdev(values) / math.sqrt(3) if repeats == 3 else None  # Student's t
-        result.add(method, "one core", SPEED, round(statistics.mean(values), 2), ci95=half, n=repeats, **more)
+        mean, half = round(statistics.mean(values), 2), half_interval(values)
+        result.add(method, "one core", SPEED, mean, ci95=half, n=repeats, **more)
     ratios = [a / b for a, b in zip(*spent.values())]
-    result.add("quickstudy", "one core", RATIO, round(statistics.mean(ratios), 3), n=repeats, **more)
+    mean, half = round(statistics.mean(ratios), 3), half_interval(ratios)
+    result.add("quickstudy", "one core", RATIO, mean, ci95=half, n=repeats, **more)
     print(f"{spent}, ratio {statistics.mean(ratios):.2f}")
 
 
