@@ -71,13 +71,17 @@ class AEN(nn.Module):
         Raises:
             ShapeError: Where the task or the proxies are not those it was made for.
         """
-        joined = [self.features(encoded)]
+        return self.judge(self.features(encoded), task, proxies)
+
+    def judge(self, features: Tensor, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
+        """The same of `features`, `(b, d)`."""
+        joined = [features]
         for name, size, given in (("task", self.task, task), ("proxies", self.proxies, proxies)):
             if (0 if given is None else given.shape[-1]) != size:
                 shape = None if given is None else tuple(given.shape)
                 raise ShapeError(f"{name} has the shape {shape}, and this AEN was made for {size} numbers.")
             if given is not None:
-                joined.append(given.expand(len(encoded), size))
+                joined.append(given.expand(len(features), size))
         mean, log_std = self.head(torch.cat(joined, 1)).unbind(1)
         return Normal(mean, log_std.clamp(-4, 3).exp())
 
@@ -131,8 +135,13 @@ class Prior(nn.Module):
 
     def forward(self, encoded: Encoded, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
         """The mixture's mean and standard deviation, batch shape `(b,)`."""
+        return self.judge(self.features(encoded), task, proxies)
+
+    def judge(self, features: Tensor, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
+        """The same of `features`, `(b, members d)`."""
         proxies = self.standardise(proxies)
-        each = [member(encoded, task, proxies) for member in self.each()]
+        own = features.chunk(len(self.members), 1)
+        each = [member.judge(part, task, proxies) for member, part in zip(self.each(), own, strict=True)]
         means, variances = torch.stack([one.mean for one in each]), torch.stack([one.variance for one in each])
         return Normal(means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt())
 
