@@ -338,6 +338,10 @@ def bad_inputs(tmp_path: Path, pictures: Path, prior: Path) -> dict[str, tuple[t
             (*train, *out, "--learner", "relation_network", "--set-net", "width=0"),
             "width is 0, but for FeatureMaps it is at least 1.",
         ),
+        "float16 on a CPU": (
+            (*train, *out, "--precision", "16-mixed"),
+            "16-mixed needs a GPU, and there is none here.",
+        ),
         "a negative clip": ((*train, *out, "--clip", "-1"), "'--clip'"),
         "no minutes": ((*train, *out, "--minutes", "0"), "0.0 is not above 0."),
         "no rate": ((*train, *out, "--lr", "nan"), "nan is not above 0."),
@@ -368,6 +372,7 @@ BAD = (
     "a wrong network",
     "an empty network",
     "an empty relation network",
+    "float16 on a CPU",
     "a negative clip",
     "no minutes",
     "no rate",
@@ -387,6 +392,8 @@ BAD = (
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gets_one_clear_message_and_a_non_zero_exit(quickstudy, tmp_path, pictures, prior, name):
+    if name == "float16 on a CPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
     arguments, expected = bad_inputs(tmp_path, pictures, prior)[name]
     code, out, told = quickstudy(*arguments)
     assert code in (1, 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy import MAML, MLP, Conv4, Examples, Task
+from quickstudy.learners import inner_loop, meta_gradient
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import named_tensors
 from quickstudy.nets.batch_norm import BatchNorm
@@ -247,3 +248,40 @@ def test_measuring_the_size_of_a_graph_takes_no_noise() -> None:
     first = maml.loss(tasks).detach()
     torch.manual_seed(3)
     torch.testing.assert_close(maml.loss(tasks).detach(), first)
+
+
+class Faint(nn.Module):
+    """A network whose gradients are far below what float16 can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(3e-5 * torch.tanh(self.first(x)))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_small_gradients_are_not_rounded_to_zero_in_mixed_precision(monkeypatch, order, low_memory):
+    torch.manual_seed(0)
+    net, x, y = Faint().float(), torch.randn(4, 12, 6, dtype=torch.float32), torch.arange(3).repeat(4, 4)
+    tasks = Task(Examples(x[:, :6], y[:, :6]), Examples(x[:, 6:], y[:, 6:]), 3)
+
+    def gradient(*, half: bool) -> Tensor:
+        learner = MAML(net, lr=0.1, steps=2, order=order, low_memory=low_memory)
+        learner.zero_grad()
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):  # on a GPU just so
+            losses = learner.loss(tasks)
+        assert losses.mean().item() == pytest.approx(1.1, abs=0.01)
+        losses.mean().backward()
+        return net.first.weight.grad.clone()
+
+    def error() -> float:
+        return float((gradient(half=True) - exact).norm() / exact.norm())
+
+    exact = gradient(half=False)
+    assert error() < 2e-3
+    for module in (inner_loop, meta_gradient):
+        monkeypatch.setattr(module, "loss_scale", lambda x: 1.0)
+    assert error() > 1e-2  # what it was without

@@ -176,9 +176,13 @@ class InnerLoop:
         def loss(phi: Params) -> Tensor:
             moments = {} if self.moments is None else self.moments(step)
             output = self.call(self.weights(step, phi, meta), own.x, moments, own.share if own.masked else None)
-            return (head.losses(output, own.y) * own.share).sum()
+            return scale * (head.losses(output, own.y) * own.share).sum()
 
-        return self.update(step, phi, self._gradients(loss, phi), meta)
+        scale = loss_scale(own.x)
+        gradients = self._gradients(loss, phi)
+        if scale != 1:
+            gradients = {name: gradient / scale for name, gradient in gradients.items()}
+        return self.update(step, phi, gradients, meta)
 
     def read_out(self, step: int, phi: Params, meta: Params, own: Own) -> Adapted:
         """The network of one task at a step, and what it normalises queries by."""
@@ -264,3 +268,21 @@ def is_convolution(module: nn.Module) -> bool:
 def gradient_descent(lr: float) -> Callable[[int, Params, Params, Params], Params]:
     r"""The update $\phi \leftarrow \phi - \alpha \nabla$ with one fixed rate $\alpha$."""
     return lambda step, phi, gradients, meta: {name: value - lr * gradients[name] for name, value in phi.items()}
+def all_but_the_last_layer(net: nn.Module) -> nn.Sequential | None:
+    """A sequence without its last layer, where that is linear and not the only one."""
+    if not isinstance(net, nn.Sequential) or len(net) < 2 or not isinstance(net[-1], nn.Linear):
+        return None
+    return nn.Sequential(OrderedDict(list(net.named_children())[:-1]))
+
+
+def loss_scale(x: Tensor) -> float:
+    """What a loss is multiplied by and its gradient divided by, so that float16 does not round small ones to zero.
+
+    A power of two, so that nothing else is rounded; 1 outside of mixed precision in float16. It is fixed: gradients of
+    adaptation are within the loss, where the scaler of the training loop does not reach.
+    """
+    device = x.device.type
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return 1024.0 if half else 1.0
+
+

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import grad_and_value, vmap
 
 from quickstudy.learners.head import Head
-from quickstudy.learners.inner_loop import Adapted, InnerLoop, Own, Params, channels_last
+from quickstudy.learners.inner_loop import Adapted, InnerLoop, Own, Params, channels_last, loss_scale
 from quickstudy.tasks.task import Examples, Task
 
 
@@ -70,6 +70,7 @@ class MetaGradient:
     ) -> tuple[Tensor, list[Tensor]]:
         """Losses, and the gradient of their sum weighted by `share` (ones by default) with respect to `leaves`."""
         losses, totals = [], [torch.zeros_like(leaf) for leaf in leaves]
+        scale = loss_scale(tasks.query.x)
         step = self.tasks_at_once(meta, tasks, head, last=max(emphasis))
         for first in range(0, len(tasks), step):
             chunk = tasks[first : first + step]
@@ -79,7 +80,7 @@ class MetaGradient:
             losses.append(found)
             for total, gradient in zip(totals, gradients):
                 if gradient is not None:
-                    total += gradient
+                    total += gradient / scale if scale != 1 else gradient
         return torch.cat(losses), totals
 
     def _support_half(
@@ -172,7 +173,8 @@ class MetaGradient:
     def _query_half(
         self, adapted: list[Adapted], query: Examples, head: Head, emphasis: dict[int, float], share: Tensor | None
     ) -> tuple[Tensor, list[Adapted]]:
-        """Losses `(b,)`, and their gradients with respect to the adapted networks."""
+        """Losses `(b,)`, and their gradients with respect to the adapted networks, times `loss_scale`."""
+        loss_scaled = loss_scale(query.x)
         structure, scales, alone = adapted[0], list(emphasis.values()), self.loop.many_go_one_by_one(query.x)
 
         def loss(leaves: Sequence[Tensor], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -180,11 +182,11 @@ class MetaGradient:
             share = None if query.mask is None else weights
             output = self.loop.call(network.weights, x, network.moments, share, inside_vmap=not alone)
             total = (head.losses(output, y) * weights).sum()
-            return total if self.penalty is None else total + self.penalty(network.weights)
+            return loss_scaled * (total if self.penalty is None else total + self.penalty(network.weights))
 
         with torch.enable_grad():
             results = [self._each(loss, [v.detach() for v in network.leaves()], query) for network in adapted]
-        losses = torch.stack([scale * value for scale, (value, _) in zip(scales, results)]).sum(0)
+        losses = torch.stack([scale / loss_scaled * value for scale, (value, _) in zip(scales, results)]).sum(0)
         cotangents = []
         for scale, (_, gradients) in zip(scales, results):
             if share is None:
