@@ -202,11 +202,11 @@ def test_an_interval_holds_its_share_and_stays_within_0_and_100(n):
 THRESHOLDS = {"n_way": 3, "n_shot": 3, "kept": 95.0, "refused": 60.0}
 
 
-@pytest.mark.parametrize(("threshold", "refused"), [(0.0, False), (1.1, True)])
-@pytest.mark.parametrize("check", [True, False])
-def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, refused, check):
+@pytest.mark.parametrize(("threshold", "refused"), [(-1.1, False), (1.1, True)])
+@pytest.mark.parametrize(("name", "check"), [("value", True), ("value", False), ("probability", False)])  # old and new
+def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, refused, name, check):
     labelled, new, out = pictures
-    prior = make_prior(training={"unknown": [{**THRESHOLDS, "probability": threshold}]})
+    prior = make_prior(training={"unknown": [{**THRESHOLDS, name: threshold}]})
     report, answers = adapt_folder(prior, labelled, name="mine", predict=new, out=out, unknown=True, check=check)
     assert [row[1] == "none of these" for row in rows(out)[1:]] == 4 * [refused]
     assert [label is None for label in answers.labels] == 4 * [refused]

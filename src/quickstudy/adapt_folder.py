@@ -23,7 +23,7 @@ from quickstudy.tasks.episodes import LabelledSet, to_float
 from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.tasks.task import Examples, Task
-from quickstudy.training.unknown import nearest
+from quickstudy.training.unknown import Threshold, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ def adapt_folder(
         labels: list[int | None] = best.indices.tolist()
         if threshold is not None:
             # The threshold is the prior's own, so the prior decides, whichever method names the class.
-            certain = best.values if used == own else answer(prior.learner, data, x, seed=seed).amax(1)
-            labels = [v if p >= threshold.probability else None for v, p in zip(labels, certain.tolist())]
+            known = familiar(prior.learner, threshold, data, x, seed=seed)
+            labels = [label if score >= threshold.value else None for label, score in zip(labels, known.tolist())]
         top = probabilities.topk(min(2, data.n_classes)).indices
         closest = tuple(int(row[0] if label is None else row[-1]) for row, label in zip(top, labels))
         answers = Answers(tuple(files), tuple(labels), best.values)
@@ -154,7 +154,7 @@ def adapt_folder(
     settings = {"prior": name, "learner": own, "seed": str(seed), "pictures": describe(encoder)}
     if threshold is not None:
         settings["none of these"] = (
-            f"below a probability of {threshold.probability:.3f}, set so that validation tasks of {threshold.n_way} "
+            f"below a {threshold.score} of {threshold.value:.3f}, set so that validation tasks of {threshold.n_way} "
             f"classes keep {threshold.kept:.0f} % of their pictures; of others it refused {threshold.refused:.0f} %"
         )
     report = AdaptReport(
@@ -209,11 +209,24 @@ def describe(encoder: PictureEncoder) -> str:
 @torch.no_grad()
 def answer(learner: Learner, data: LabelledSet, x: Tensor, *, seed: int, batch: int = 256) -> Tensor:
     """Probabilities `(m, k)` of pictures `(m, c, h, w)`, with all labelled ones as the support set of one task."""
-    support = Examples(to_float(data.x)[None], data.y[None])
-    nothing = Examples(support.x[:, :0], support.y[:, :0])
-    predictor = learner.adapt(Task(support, nothing, data.n_classes), generator=Generator().manual_seed(seed))
+    predictor = learner.adapt(one_task(data), generator=Generator().manual_seed(seed))
     parts = [predictor(to_float(part)[None]).probs[0] for part in x.split(batch)]  # type: ignore[attr-defined]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def familiar(
+    learner: Learner, threshold: Threshold, data: LabelledSet, x: Tensor, *, seed: int, batch: int = 256
+) -> Tensor:
+    """What a threshold is compared with, `(m,)`, of pictures `(m, c, h, w)`."""
+    scores = threshold.scores(learner, one_task(data), generator=Generator().manual_seed(seed))
+    return torch.cat([scores(to_float(part)[None])[0] for part in x.split(batch)])
+
+
+def one_task(data: LabelledSet) -> Task:
+    """All labelled pictures as the support set of one task, and no queries."""
+    support = Examples(to_float(data.x)[None], data.y[None])
+    return Task(support, Examples(support.x[:, :0], support.y[:, :0]), data.n_classes)
 
 
 def self_check(

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from quickstudy.learners.embedding import embed, embed_inductively, evaluating
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, gradient_descent, named_tensors
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
 
@@ -67,6 +67,9 @@ class ANIL(Learner):
             adapted = self.inner.adapt(named_tensors(self), support, head, [self.inner.steps])[0]
         predict = self.inner.predictor(adapted, head)
         return lambda x: predict(embed_inductively(self.body, x))
+
+    def embedding(self, task: Task) -> Embedding:
+        return lambda x: embed_inductively(self.body, x).flatten(2)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         head = head_for(tasks)

@@ -11,7 +11,7 @@ from torch.distributions import Categorical
 from quickstudy.errors import ShapeError, TaskError
 from quickstudy.learners.embedding import embed, embed_inductively
 from quickstudy.learners.head import Classification
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.learners.solve import Solution, descend, outputs, real_examples
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Examples, Task
@@ -99,6 +99,9 @@ class FineTune(Learner):
             return Categorical(logits=self.logits(z, weight, bias), validate_args=False)
 
         return predict
+
+    def embedding(self, task: Task) -> Embedding:
+        return lambda x: embed_inductively(self.net, x).flatten(2)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         n_classes = self.classifier.out_features

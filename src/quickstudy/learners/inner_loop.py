@@ -1,9 +1,10 @@
 """Gradient descent on support sets, which all gradient learners share."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
-from quickstudy.learners.learner import Predictor
+from quickstudy.learners.learner import Embedding, Predictor
 from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
 from quickstudy.tasks.task import Examples, Task
 
@@ -127,6 +128,32 @@ class InnerLoop:
                 return head(self.outputs(adapted, x))
 
         return predict
+
+    def embedding(self, meta: Params, task: Task) -> Embedding | None:
+        """What the last layer, a linear one, is given before the first step; None where the network has no such layer.
+
+        Adaptation serves to tell the classes of a task from one another; what is of none of them is told better
+        without. Batch normalisation is by the support set, even where `statistics` says otherwise.
+        """
+        body = all_but_the_last_layer(self.net)
+        if body is None:
+            return None
+        alone = replace(self, statistics="support")
+        with evaluating(self.net):
+            (start,) = alone.adapt(meta, task.support, head_for(task), [0])
+        names = dict(body.named_parameters()).keys()
+
+        def one(adapted: Adapted, x: Tensor) -> Tensor:
+            with normalised_by(self.net, adapted.moments):
+                z: Tensor = functional_call(body, {name: adapted.weights[name] for name in names}, (x,))
+            return z.flatten(1)
+
+        def embed(x: Tensor) -> Tensor:
+            with evaluating(self.net):
+                own = (start.with_leaves([leaf[i] for leaf in start.leaves()]) for i in range(len(x)))
+                return torch.stack([one(adapted, channels_last(x[i])) for i, adapted in enumerate(own)])
+
+        return embed
 
     def outputs(self, adapted: Adapted, x: Tensor) -> Tensor:
         """Outputs of the adapted networks for queries, `(b, q, *input)` to `(b, q, out)`."""
@@ -255,19 +282,6 @@ class InnerLoop:
         return {name: torch.zeros_like(phi[name]) if g is None else g for name, g in zip(leaves, values)}
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """Pictures in the layout that convolutions are fastest on; anything else as it is."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def is_convolution(module: nn.Module) -> bool:
-    """Whether it is one of torch's convolutions, of any dimension."""
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-
-
-def gradient_descent(lr: float) -> Callable[[int, Params, Params, Params], Params]:
-    r"""The update $\phi \leftarrow \phi - \alpha \nabla$ with one fixed rate $\alpha$."""
-    return lambda step, phi, gradients, meta: {name: value - lr * gradients[name] for name, value in phi.items()}
 def all_but_the_last_layer(net: nn.Module) -> nn.Sequential | None:
     """A sequence without its last layer, where that is linear and not the only one."""
     if not isinstance(net, nn.Sequential) or len(net) < 2 or not isinstance(net[-1], nn.Linear):
@@ -286,3 +300,16 @@ def loss_scale(x: Tensor) -> float:
     return 1024.0 if half else 1.0
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Pictures in the layout that convolutions are fastest on; anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether it is one of torch's convolutions, of any dimension."""
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
+def gradient_descent(lr: float) -> Callable[[int, Params, Params, Params], Params]:
+    r"""The update $\phi \leftarrow \phi - \alpha \nabla$ with one fixed rate $\alpha$."""
+    return lambda step, phi, gradients, meta: {name: value - lr * gradients[name] for name, value in phi.items()}

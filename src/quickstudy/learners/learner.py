@@ -14,6 +14,9 @@ Predictor = Callable[[Tensor], Distribution]
 """Maps queries `(b, q, *input)` to `Categorical`, or `Independent(Normal, 1)`, of batch shape `(b, q)`."""
 
 
+Embedding = Callable[[Tensor], Tensor]
+"""Maps inputs `(b, n, *input)` of a batch of tasks to features `(b, n, d)`."""
+
 class Learner(nn.Module, ABC):
     """Learns how to learn from tasks: `loss` is what meta-training lowers, `adapt` what a new task calls.
 
@@ -47,6 +50,13 @@ class Learner(nn.Module, ABC):
 
     def optimizer(self, lr: float | None = None) -> torch.optim.Optimizer:
         """The outer optimiser that the method is usually trained with: Adam, with rate 0.001 if none is given."""
+    def embedding(self, task: Task) -> Embedding | None:
+        """What maps inputs of a batch of tasks to features in which like is near, without reading their queries.
+
+        None, unless the method has one: it serves to tell what is of none of the classes.
+        """
+        return None
+
         return torch.optim.Adam(self.parameter_groups(), lr=1e-3 if lr is None else lr)
 
 

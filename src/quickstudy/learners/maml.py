@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, Statistics, gradient_descent, named_tensors, theta
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.learners.meta_gradient import MetaGradient
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
@@ -88,6 +88,9 @@ class MAML(Learner):
     def adapt_stepwise(self, task: Task, steps: int) -> list[Predictor]:
         """Predictors before the first inner step and after each of `steps`, `steps + 1` of them."""
         return self.inner.predictors(named_tensors(self), task, range(steps + 1))
+
+    def embedding(self, task: Task) -> Embedding | None:
+        return self.inner.embedding(named_tensors(self), task)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         meta = named_tensors(self)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, gradient_descent, named_tensors, theta
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.learners.meta_gradient import MetaGradient
 from quickstudy.learners.tables import entry, key, table
 from quickstudy.nets.batch_norm import Moments, batch_norms, make_batch_norm_explicit
@@ -146,6 +146,9 @@ class MAMLPlusPlus(Learner):
             adapted = self.adapting.adapt(named_tensors(self), task.support, head, [self.adapt_steps])[0]
         return self.adapting.predictor(adapted, head)
 
+    def embedding(self, task: Task) -> Embedding | None:
+        return self.adapting.embedding(named_tensors(self), task)
+
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         meta, head = named_tensors(self), head_for(tasks)
         if self.running and self.training:
@@ -175,10 +178,13 @@ class MAMLPlusPlus(Learner):
     @torch.no_grad()
     def track(self, meta: Params, support: Examples, head: Head) -> None:
         """Moves the running averages of each step towards what these support sets have there, on average."""
+        layers = batch_norms(self.net)
         for step, adapted in enumerate(self.inner.adapt(meta, support, head, range(self.inner.steps + 1))):
-            for name, layer in batch_norms(self.net).items():
-                for part, value in adapted.moments[name]._asdict().items():
-                    self.get_buffer(f"running_{part}/{key(name)}")[step].lerp_(value.mean(0), layer.momentum or 0.1)
+            for call, moments in adapted.moments.items():
+                name = call if call in layers else call.rpartition(".")[0]  # a layer may be called several times
+                for part, value in moments._asdict().items():
+                    average = self.get_buffer(f"running_{part}/{key(name)}")[step]
+                    average.lerp_(value.mean(0), layers[name].momentum or 0.1)
 
 
 def learned_descent(steps: int) -> Callable[[int, Params, Params, Params], Params]:

@@ -7,7 +7,7 @@ from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import embed, embed_inductively, one_hot
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.nets.context import AttentionLSTM, BidirectionalLSTM
 from quickstudy.tasks.task import Examples, Task
@@ -74,6 +74,9 @@ class MatchingNetwork(Learner):
             return Categorical(logits=self.log_p(query, support, members), validate_args=False)
 
         return predict
+
+    def embedding(self, task: Task) -> Embedding:
+        return lambda x: embed_inductively(self.net, x).flatten(2)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         members = self.members(tasks)

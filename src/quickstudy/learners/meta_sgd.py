@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, Statistics, named_tensors
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.learners.meta_gradient import MetaGradient
 from quickstudy.learners.tables import entry, table
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
@@ -83,6 +83,9 @@ class MetaSGD(Learner):
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]
+
+    def embedding(self, task: Task) -> Embedding | None:
+        return self.inner.embedding(named_tensors(self), task)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         return self.meta_gradient.losses(named_tensors(self), tasks, head_for(tasks), {self.inner.steps: 1.0})

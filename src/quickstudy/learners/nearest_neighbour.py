@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from quickstudy.learners.head import head_for
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.tasks.task import Task
 
 
@@ -59,6 +59,9 @@ class NearestNeighbour(Learner):
             return head((votes + 1).log())
 
         return predict
+
+    def embedding(self, task: Task) -> Embedding:
+        return floating
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         return floating(tasks.query.x).new_zeros(len(tasks))

@@ -9,7 +9,7 @@ from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import embed, embed_inductively, one_hot
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
 
@@ -57,6 +57,9 @@ class PrototypicalNetwork(Learner):
         return lambda x: Categorical(
             logits=self.logits(embed_inductively(self.net, x), prototypes), validate_args=False
         )
+
+    def embedding(self, task: Task) -> Embedding:
+        return lambda x: embed_inductively(self.net, x).flatten(2)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         support, query = embed(self.net, tasks.support, tasks.query)

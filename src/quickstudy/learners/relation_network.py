@@ -6,7 +6,7 @@ from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import embed, embed_inductively, evaluating, one_hot, scatter
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
 
@@ -61,6 +61,9 @@ class RelationNetwork(Learner):
                 return Categorical(logits=F.logsigmoid(self.relation(classes, queries)), validate_args=False)
 
         return predict
+
+    def embedding(self, task: Task) -> Embedding:
+        return lambda x: embed_inductively(self.net, x).flatten(2)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         support, queries = embed(self.net, tasks.support, tasks.query)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Statistics, gradient_descent, named_tensors
-from quickstudy.learners.learner import Learner, Predictor
+from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
 
@@ -72,6 +72,9 @@ class Reptile(Learner):
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]
+
+    def embedding(self, task: Task) -> Embedding | None:
+        return self.inner.embedding(named_tensors(self), task)
 
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         with torch.no_grad():

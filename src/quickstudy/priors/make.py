@@ -2,12 +2,21 @@
 
 A prior is meta-trained on Glyphs' training alphabets, its weights are chosen on the validation alphabets, and the test
 alphabets are not touched. The checkpoint stays in `runs/NAME`, so that an interrupted run goes on where it was.
+
+`python -m quickstudy.priors.make NAME --calibrate` sets only its thresholds for "none of these" anew, and leaves the
+weights as they are.
 """
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from quickstudy.learners.prior import load, save
+from quickstudy.priors import shipped
+from quickstudy.tasks.catalogue import load_splits
+from quickstudy.training.origin import is_as_trained
+from quickstudy.training.train_prior import recalibrate
 
 OF_20 = "--n-way 20 --n-query 5 --tasks-per-step 2"
 COMMANDS = {
@@ -29,5 +38,14 @@ def main(name: str) -> None:
         shutil.copyfile(run / file, target)
 
 
+def calibrate(name: str) -> None:
+    """Sets the thresholds of one anew, on the validation alphabets."""
+    prior, folder = load(shipped(name)), shipped(name)
+    splits = load_splits("glyphs", n_way=prior.recipe.n_way)
+    if not is_as_trained(name, prior.training, splits):
+        raise SystemExit(f"glyphs are not drawn here as they were when {name} was trained: calibrate where they are.")
+    save(folder, recalibrate(prior, splits.validation))
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (calibrate if "--calibrate" in sys.argv[2:] else main)(sys.argv[1])

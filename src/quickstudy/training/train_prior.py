@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,6 +166,17 @@ def train_prior(
     if folder is not None and fabric.is_global_zero:
         save(folder, prior)
     return prior
+
+
+def recalibrate(prior: Prior, data: LabelledSet) -> Prior:
+    """The same prior, with thresholds for "none of these" that are calibrated anew.
+
+    Args:
+        prior: With thresholds of an earlier version, or none.
+        data: The validation classes of its training.
+    """
+    thresholds = to_settings(calibrate(prior.learner, data, n_ways=ways(prior.recipe)))
+    return replace(prior, training={**prior.training, "unknown": thresholds})
 
 
 def refuse_to_replace(out: Path | None, *, resume: bool) -> None:

@@ -1,12 +1,13 @@
 """When to answer "none of these": a threshold learned from tasks in which some queries are of no class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
+from quickstudy.learners.familiarity import familiarity
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.tasks.task import Examples, Task
@@ -14,18 +15,35 @@ from quickstudy.tasks.task import Examples, Task
 
 @dataclass(frozen=True)
 class Threshold:
-    """Below which probability of the best class a query is taken for none of the classes."""
+    """Below which familiarity a query is taken for none of the classes."""
 
     n_way: int
     """Classes of the tasks that it was calibrated on."""
     n_shot: int
     """Their support examples a class."""
-    probability: float
+    value: float
     """The threshold."""
     kept: float
     """Share of queries of the classes that it was set to keep, in per cent: an aim, met on the tasks of calibration."""
     refused: float
     """Share of queries of other classes that it refused on the tasks of calibration, in per cent."""
+    score: Literal["familiarity", "probability"] = "familiarity"
+    """Of what it is a threshold; priors of earlier versions have one of the probability of the best class."""
+
+    def scores(self, learner: Learner, task: Task, *, generator: Generator | None = None) -> Callable[[Tensor], Tensor]:
+        """What to compare with it: a function of queries `(b, q, *input)` to `(b, q)`."""
+        if self.score == "familiarity":
+            return familiarity(learner, task, generator=generator)
+        predictor = learner.adapt(task, generator=generator)
+        return lambda x: predictor(x).probs.amax(-1)  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "Threshold":
+        """The threshold that `to_settings` wrote, or an earlier version, which called its value a probability."""
+        values = dict(settings)
+        if "probability" in values:
+            values |= {"value": values.pop("probability"), "score": "probability"}
+        return cls(**values)
 
 
 def calibrate(
@@ -57,31 +75,48 @@ def calibrate(
         for n_way in n_ways:
             if n_way >= data.n_classes or n_shot >= least:
                 continue
-            generator = Generator().manual_seed(seed)
-            source = Episodes(data, n_way=n_way + 1, n_shot=n_shot, n_query=min(3, least - n_shot))
-            shown, other = [], []
-            for _ in range(0, tasks, 4):
-                task = source.sample(4, generator=generator)
-                best, known = best_probabilities(learner, task, generator)
-                shown.append(best[known])
-                other.append(best[~known])
-            threshold = float(torch.cat(shown).quantile(1 - keep / 100))
-            refused = 100 * float((torch.cat(other) < threshold).double().mean())
-            found.append(Threshold(n_way, n_shot, threshold, keep, refused))
+            shown, other = with_strangers(
+                lambda task, generator: familiarity(learner, task, generator=generator),
+                Episodes(data, n_way=n_way + 1, n_shot=n_shot, n_query=min(3, least - n_shot)),
+                tasks=tasks,
+                seed=seed,
+            )
+            value = float(shown.quantile(1 - keep / 100))
+            refused = 100 * float((other < value).double().mean())
+            found.append(Threshold(n_way, n_shot, value, keep, refused))
     return found
 
 
 @torch.no_grad()
-def best_probabilities(learner: Learner, task: Task, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The probability of each query's best class where the last class is not shown, and whether it was; `(b, q)`."""
+def with_strangers(
+    scores: Callable[[Task, Generator], Callable[[Tensor], Tensor]], source: Episodes, *, tasks: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Scores of queries in tasks of which the last class is not shown.
+
+    Args:
+        scores: Gives for a batch of tasks a function of queries to scores, `(b, q)`.
+        source: Of tasks with one class more than is shown.
+        tasks: How many, in whole batches of four.
+        seed: Of the tasks.
+
+    Returns:
+        Those of the queries of the classes shown, and those of the others.
+    """
+    generator, shown, other = Generator().manual_seed(seed), [], []
+    for _ in range(0, tasks, 4):
+        task = source.sample(4, generator=generator)
+        found, known = scores(without_the_last_class(task), generator)(task.query.x), task.query.y != source.n_way - 1
+        shown.append(found[known])
+        other.append(found[~known])
+    return torch.cat(shown), torch.cat(other)
+
+
+def without_the_last_class(task: Task) -> Task:
+    """The same tasks, with support examples of all classes but the last; queries stay as they are."""
     last = (task.n_way or 0) - 1
-    rest = [(task.support.y[i] != last).nonzero().squeeze(1) for i in range(len(task))]
-    index = torch.stack(rest)  # (b, n)
+    index = torch.stack([(y != last).nonzero().squeeze(1) for y in task.support.y])  # (b, n)
     x = torch.stack([own[i] for own, i in zip(task.support.x, index)])
-    support = Examples(x, task.support.y.gather(1, index))
-    smaller = Task(support, task.query, last)
-    probabilities = learner.adapt(smaller, generator=generator)(task.query.x).probs  # type: ignore[attr-defined]
-    return probabilities.amax(-1), task.query.y != last
+    return Task(Examples(x, task.support.y.gather(1, index)), task.query, last)
 
 
 def to_settings(thresholds: Sequence[Threshold]) -> list[dict[str, Any]]:
@@ -91,5 +126,5 @@ def to_settings(thresholds: Sequence[Threshold]) -> list[dict[str, Any]]:
 
 def nearest(thresholds: Sequence[Mapping[str, Any]], n_way: int, n_shot: float) -> Threshold | None:
     """The threshold of the tasks that are most like one of this size; None where there is none."""
-    known = [Threshold(**values) for values in thresholds]
+    known = [Threshold.from_settings(values) for values in thresholds]
     return min(known, key=lambda t: (abs(t.n_way - n_way) / (t.n_way + n_way), abs(t.n_shot - n_shot)), default=None)
