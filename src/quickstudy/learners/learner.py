@@ -8,14 +8,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
+from quickstudy.learners.boundary import refusing_adapt, refusing_loss
 from quickstudy.tasks.task import Task
 
 Predictor = Callable[[Tensor], Distribution]
 """Maps queries `(b, q, *input)` to `Categorical`, or `Independent(Normal, 1)`, of batch shape `(b, q)`."""
 
-
 Embedding = Callable[[Tensor], Tensor]
 """Maps inputs `(b, n, *input)` of a batch of tasks to features `(b, n, d)`."""
+
 
 class Learner(nn.Module, ABC):
     """Learns how to learn from tasks: `loss` is what meta-training lowers, `adapt` what a new task calls.
@@ -27,7 +28,15 @@ class Learner(nn.Module, ABC):
     - Predictions are inductive: a query gets the same answer alone or among others, unless the learner was
       constructed to be transductive.
     - `loss` is differentiable once, and finite on finite tasks.
+    - Inputs of a kind or size that it cannot take are refused in one sentence.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "adapt" in vars(cls):
+            cls.adapt = refusing_adapt(cls.adapt)  # type: ignore[method-assign]
+        if "loss" in vars(cls):
+            cls.loss = refusing_loss(cls.loss)  # type: ignore[method-assign]
 
     @abstractmethod
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
@@ -41,6 +50,13 @@ class Learner(nn.Module, ABC):
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         """The meta-training loss of each task, `(b,)`."""
 
+    def embedding(self, task: Task) -> Embedding | None:
+        """What maps inputs of a batch of tasks to features in which like is near, without reading their queries.
+
+        None, unless the method has one: it serves to tell what is of none of the classes.
+        """
+        return None
+
     def at(self, progress: float) -> None:
         """Is told before every outer step how much of meta-training is done, in [0, 1]; for methods that anneal."""
 
@@ -50,13 +66,6 @@ class Learner(nn.Module, ABC):
 
     def optimizer(self, lr: float | None = None) -> torch.optim.Optimizer:
         """The outer optimiser that the method is usually trained with: Adam, with rate 0.001 if none is given."""
-    def embedding(self, task: Task) -> Embedding | None:
-        """What maps inputs of a batch of tasks to features in which like is near, without reading their queries.
-
-        None, unless the method has one: it serves to tell what is of none of the classes.
-        """
-        return None
-
         return torch.optim.Adam(self.parameter_groups(), lr=1e-3 if lr is None else lr)
 
 

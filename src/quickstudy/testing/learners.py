@@ -20,6 +20,7 @@ It needs pytest. Comparisons are made in float64, so that their tolerance can be
 """
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Categorical
 
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, ShapeError
+from quickstudy.learners.familiarity import familiarity
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.tasks.sinusoid import Sinusoid
@@ -303,6 +305,52 @@ class LearnerContract:
             return  # it takes any number of classes
         assert str(wide) in message, "the message quotes the value that is wrong"
 
+    def test_inputs_of_another_kind_are_taken_or_refused_in_one_sentence(self, case: Case) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        whole = tasks.map(lambda value: (255 * value).to(torch.uint8) if value.is_floating_point() else value)
+        if tasks.n_way is None:  # targets stay what they are
+            whole = replace(
+                tasks,
+                support=replace(tasks.support, x=whole.support.x),
+                query=replace(tasks.query, x=whole.query.x),
+            )
+        assert_taken_or_refused(learner, whole, "torch.uint8")
+
+    def test_inputs_of_another_size_are_taken_or_refused_in_one_sentence(self, case: Case) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        larger = replace(
+            tasks,
+            support=replace(tasks.support, x=torch.cat(2 * [tasks.support.x], -1)),
+            query=replace(tasks.query, x=torch.cat(2 * [tasks.query.x], -1)),
+        )
+        assert_taken_or_refused(learner, larger, r"\d")  # the size of inputs, or of the features made of them
+
+    def test_queries_of_another_size_than_the_support_set_are_refused(self, case: Case) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        predictor = learner.adapt(tasks, generator=seeded())
+        for strange in (torch.cat(2 * [tasks.query.x], -1), tasks.query.x[0], tasks.query.x[:1]):
+            with pytest.raises(ShapeError, match=re.escape(str(tuple(strange.shape)))):
+                predictor(strange)
+
+    def test_a_query_is_more_familiar_the_more_it_is_like_a_class_that_was_shown(self, case: Case) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        if tasks.n_way is None:
+            with pytest.raises(ShapeError, match="regression"):
+                familiarity(learner, tasks)
+            return
+        with torch.no_grad():
+            known = familiarity(learner, tasks, generator=seeded())
+            found = known(tasks.query.x)
+            assert found.shape == tasks.query.y.shape
+            assert bool((found.abs() <= 1 + 1e-6).all())
+            assert_same(known(tasks.query.x), found)
+            if not case.transductive:
+                assert_same(known(tasks.query.x[:, :1]), found[:, :1])
+            one_shot = case.tasks(n_shot=1)
+            known = familiarity(learner, one_shot, generator=seeded())
+            if learner.embedding(one_shot) is not None:
+                assert_same(known(one_shot.support.x), torch.ones_like(one_shot.support.y, dtype=torch.double))
+
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_tasks_of_another_device_get_the_same_answers(self, case: Case) -> None:
@@ -312,6 +360,24 @@ class LearnerContract:
         assert there.device.type == "cuda"
         torch.testing.assert_close(there.cpu(), found, rtol=1e-5, atol=1e-6)
         assert learner.loss(tasks.to("cuda"), generator=seeded()).device.type == "cuda"
+
+
+def assert_taken_or_refused(learner: Learner, tasks: Task, quoted: str) -> None:
+    """Answers and losses are finite, or what is raised is quickstudy's own: one sentence that quotes what is wrong."""
+    attempts: list[Callable[[], Tensor]] = [
+        lambda: answers(learner, tasks),
+        lambda: learner.loss(tasks, generator=seeded()),
+    ]
+    for attempt in attempts:
+        try:
+            found = attempt()
+        except QuickstudyError as refusal:
+            message = str(refusal)
+        else:
+            assert bool(found.isfinite().all())
+            continue
+        assert re.search(quoted, message), "the message quotes what is wrong"
+        assert "\n" not in message
 
 
 def double(value: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""What a learner says to inputs that it cannot take, in place of what PyTorch says."""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from quickstudy.errors import ShapeError
+from quickstudy.tasks.task import Task
+
+Method = Callable[..., Any]
+
+
+def refusing_adapt(adapt: Method) -> Method:
+    """`adapt`, whose errors over inputs, and those of the predictor that it returns, are one sentence each."""
+
+    @functools.wraps(adapt)
+    def checked(self: nn.Module, task: Task, **options: Any) -> Callable[[Tensor], Distribution]:
+        with plainly(self, task.support.x):
+            predictor: Callable[[Tensor], Distribution] = adapt(self, task, **options)
+        expected = task.support.x.shape
+
+        def predict(x: Tensor) -> Distribution:
+            check_like_support(x, expected)
+            with plainly(self, x):
+                return predictor(x)
+
+        return predict
+
+    return checked
+
+
+def refusing_loss(loss: Method) -> Method:
+    """`loss`, whose errors over inputs are one sentence each."""
+
+    @functools.wraps(loss)
+    def checked(self: nn.Module, tasks: Task, **options: Any) -> Tensor:
+        with plainly(self, tasks.support.x):
+            found: Tensor = loss(self, tasks, **options)
+        return found
+
+    return checked
+
+
+def check_like_support(x: Tensor, support: torch.Size) -> None:
+    """Raises ShapeError where queries are not those of the tasks that a predictor was adapted to."""
+    if x.shape[:1] + x.shape[2:] != support[:1] + support[2:] or x.dim() < 2:
+        raise ShapeError(
+            f"queries are {tuple(x.shape)}, and the support set was {tuple(support)}: they differ in the number of "
+            "examples only, (tasks, examples, *input). A single task is a batch of one: x[None]."
+        )
+
+
+@contextmanager
+def plainly(learner: nn.Module, x: Tensor) -> Iterator[None]:
+    """Within it, an error of PyTorch that inputs `(b, n, *input)` are to blame for is a ShapeError about them."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, NotImplementedError):
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if (told := blame(learner, x, error)) is None:
+            raise
+        raise ShapeError(told) from error
+
+
+def blame(learner: nn.Module, x: Tensor, error: Exception) -> str | None:
+    """What is wrong with inputs that a learner stumbled over; None where it is something else."""
+    name = type(learner).__name__
+    ours = next((p for p in learner.parameters() if p.is_floating_point()), None)
+    dtype = torch.get_default_dtype() if ours is None else ours.dtype
+    if not x.is_floating_point():
+        return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give pictures as x.float() / 255."
+    if ours is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give inputs as x.to({dtype})."
+    if ours is not None and x.device != ours.device:
+        return f"inputs are on {x.device}, and this {name} is on {ours.device}. Move it: learner.to({str(x.device)!r})."
+    why = " ".join(str(error).split())
+    if re.search(r"shape|size|channel|dimension", why) is None:
+        return None
+    return (
+        f"inputs are {tuple(x.shape[2:])}, and this {name} cannot take them: {why[:300].rstrip('.')}. "
+        "Give inputs of the size that its network was built for."
+    )
