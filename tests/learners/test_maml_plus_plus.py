@@ -171,6 +171,36 @@ def test_running_averages_are_kept_for_each_step_and_evaluation_uses_them():
         assert not torch.allclose(learner.adapt(tasks)(tasks.query.x).probs, before)
 
 
+class TwiceNormalised(nn.Module):
+    """One batch normalisation layer for two places, whose inputs differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm, self.last = (
+            nn.Linear(6, 4),
+            nn.Linear(4, 4),
+            nn.BatchNorm1d(4),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.second(F.relu(self.norm(self.first(x))))))
+
+
+def test_a_layer_that_is_called_twice_has_one_running_average_of_both_calls():
+    learner, tasks = MAMLPlusPlus(TwiceNormalised(), steps=1, statistics="running"), tasks_of(6)
+    before = Moments(*(value.clone() for value in learner.running_moments(0)["norm"]))
+    learner.loss(tasks)
+    seen = learner.inner.adapt(dict(learner.named_parameters()), tasks.support, head_for(tasks), [0])[0].moments
+    assert seen.keys() == {"norm.1", "norm.2"}
+    for part in ("mean", "var"):
+        expected = getattr(before, part)
+        for call in ("norm.1", "norm.2"):  # as torch's own layer would, call by call
+            expected = expected.lerp(getattr(seen[call], part).detach().mean(0), 0.1)
+        torch.testing.assert_close(getattr(learner.running_moments(0)["norm"], part), expected, **TIGHT)
+    assert learner.adapt(tasks)(tasks.query.x).probs.isfinite().all()
+
+
 @pytest.mark.parametrize("statistics", ["support", "running"])
 def test_predictions_are_inductive_and_adapting_changes_nothing(statistics):
     tasks = tasks_of(1, 16, 16)
