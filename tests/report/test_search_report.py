@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quickstudy.errors import ShapeError
-from quickstudy.report import Attempt, Cost, Score, SearchReport, render
+from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.report.search_plots import curve, decades, history, pareto, short
 from quickstudy.report.search_summary import best_so_far, front
 
@@ -151,6 +151,24 @@ def test_what_a_search_lacks_leaves_no_hole():
         assert heading not in text
     assert "no limit was set" in text
     assert "expected accuracy" not in text
+
+
+def test_without_a_test_set_the_expected_accuracy_leads():
+    text = said(replace(FULL, test=None, confusion=None))
+    assert "There is no test set to judge it on." in text
+    assert "accuracy on the test set" not in text.partition("Against")[0]
+    assert "expected accuracy 93.4 %" in text
+
+
+def test_one_of_each_class_is_shown_whatever_its_values_and_channels():
+    y = torch.tensor([1, 0, 1, 0])
+    levels = one_of_each(torch.tensor([0.0, 1.0, 0.3, 0.4]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2), y, 2)
+    assert levels[:, 0, 0, 0].tolist() == [255, 0]
+    stretched = one_of_each(torch.tensor([-3.0, 5.0, 0.3, 0.4]).reshape(4, 1, 1, 1).expand(4, 7, 2, 2), y, 2)
+    assert stretched.shape == (2, 1, 2, 2)
+    assert stretched[:, 0, 0, 0].tolist() == [255, 0]
+    assert one_of_each(torch.full((4, 1, 2, 2), 9).byte(), y, 2).unique().tolist() == [9]
+    assert one_of_each(torch.arange(8.0).reshape(4, 1, 2), y, 2).tolist() == [[[2, 3]], [[0, 1]]]
 
 
 def test_a_search_without_latencies_has_one_front():

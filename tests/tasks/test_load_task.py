@@ -62,6 +62,22 @@ def test_an_npz_is_a_task_with_or_without_a_test_set_of_its_own(tmp_path):
     assert float(a.task.support.x.max()) == 1
 
 
+@pytest.mark.parametrize(
+    ("y", "sentence"),
+    [
+        ([0] * 6, "1 class, '0': there is nothing to tell apart"),
+        (
+            ["a", "a", "a", "b", "b", "a"],
+            "at least 3 examples, one each to train, to validate and to test on; 'b' has 2",
+        ),
+    ],
+)
+def test_an_npz_of_one_class_or_with_classes_of_two_examples_is_refused(tmp_path, y, sentence):
+    np.savez(tmp_path / "mine.npz", x=np.zeros((6, 1, 9, 9)), y=y)
+    with pytest.raises(TooFewExamplesError, match=sentence):
+        load_task(tmp_path / "mine.npz")
+
+
 def test_a_csv_is_a_task_of_series(tmp_path):
     rows = "".join(f"{label},{','.join(str(i * 3 % 7) for i in range(9))}\n" for label in ("up", "down") * 4)
     (tmp_path / "waves.csv").write_text(rows)

@@ -1,7 +1,7 @@
 """Reports: values in, one self-contained page out. Nothing is decided here."""
 
 from quickstudy.report.html import render
-from quickstudy.report.search_summary import Attempt, Cost, SearchReport
+from quickstudy.report.search_summary import Attempt, Cost, SearchReport, one_of_each
 from quickstudy.report.summary import (
     AdaptReport,
     DemoReport,
@@ -25,5 +25,6 @@ __all__ = [
     "StepCurve",
     "TaskShown",
     "TrainingCurve",
+    "one_of_each",
     "render",
 ]

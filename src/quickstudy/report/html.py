@@ -152,7 +152,7 @@ def _adapt(report: AdaptReport) -> dict[str, Any]:
 
 
 def _search(report: SearchReport) -> dict[str, Any]:
-    scores = [report.test, *report.baselines]
+    scores = [*([report.test] if report.test else []), *report.baselines]
     limited = [cost for cost in report.costs if cost.limit is not None]
     beyond = [cost.name for cost in limited if cost.limit is not None and cost.found > cost.limit]
     return {
@@ -165,7 +165,10 @@ def _search(report: SearchReport) -> dict[str, Any]:
         else "No limit was set.",
         "each": _range(report.counts),
         "classes": _examples(report),
-        "dots": _dots(scores, report.test.setting, report.test.method, None) if report.baselines else None,
+        "ours": report.test.method if report.test else "",
+        "dots": _dots(scores, scores[0].setting, report.test.method if report.test else "", None)
+        if report.baselines
+        else None,
         "table": _table(scores) if report.baselines else None,
         "history": history(report.attempts, chosen=report.chosen) if report.attempts else None,
         "partly": any(attempt.share < 1 for attempt in report.attempts),

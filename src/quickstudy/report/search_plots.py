@@ -31,7 +31,7 @@ def history(attempts: Sequence[Attempt], *, chosen: int | None = None) -> str:
     """
     low, high = accuracies(attempts)
     last = max([attempt.seconds for attempt in attempts], default=1.0)
-    x, y = Axis(0.0, last or 1.0, _LEFT, _RIGHT), Axis(low, high, _FLOOR, _TOP)
+    x, y = Axis(0.0, max(last, 0.001), _LEFT, _RIGHT), Axis(low, high, _FLOOR, _TOP)
     parts = vertical_axis(y, x.stop)
     for tick in ticks(0.0, x.high):
         done = sum(attempt.seconds <= tick for attempt in attempts)

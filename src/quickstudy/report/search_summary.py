@@ -64,8 +64,8 @@ class SearchReport:
     """The same as SVG, which the page contains as it is."""
     costs: tuple[Cost, ...]
     """Of the chosen network; the first is in the headline."""
-    test: Score
-    """On the test set, of which `n` examples were looked at once."""
+    test: Score | None
+    """On the test set, of which `n` examples were looked at once; None where there is none."""
     expected: Score | None = None
     """What validation led to expect, before the test set was looked at."""
     baselines: tuple[Score, ...] = ()
@@ -121,6 +121,34 @@ class SearchReport:
             return ()
         found = zip(self.class_names, self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist())
         return tuple((name, int(right), int(n)) for name, right, n in found if n)
+
+
+def one_of_each(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
+    """The first example of each class as a report shows it, `(n_classes, ...)`.
+
+    Pictures become uint8 of one channel or three: values within 0 and 1 are levels, others are stretched to their
+    range; other numbers of channels become their mean. Series stay as they are.
+
+    Args:
+        x: Inputs `(n, channels, *size)`, uint8 or floats.
+        y: Labels `(n,)`; each class has one at least.
+        n_classes: Their number.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy.report.search_summary import one_of_each
+        >>> one_of_each(torch.rand(6, 2, 8, 8), torch.tensor([0, 1, 1, 2, 0, 2]), 3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    found = torch.stack([x[int((y == label).nonzero()[0])] for label in range(n_classes)]).cpu()
+    if found.dim() == 3:
+        return found.float()
+    if found.shape[1] not in (1, 3):
+        found = found.float().mean(1, keepdim=True).to(found.dtype)
+    if found.dtype == torch.uint8:
+        return found
+    low, high = min(0.0, float(found.min())), max(1.0, float(found.max()))
+    return ((found - low) / (high - low) * 255).round().byte()
 
 
 def best_so_far(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
