@@ -12,11 +12,21 @@ rank are defined in quickstudy.nas.tables. Repetitions are paired: the value of 
 the generator of a proposal is seeded by repetition and trial, so that methods that begin at random begin alike. Rows of
 `mean` are over all targets, repetition by repetition.
 
+What a search would return is asked of the method (`Proposer.incumbent`): some choose by a model rather than by the best
+value. Of those there are rows of both, "regret" and "regret of the best value".
+
+`rank_transfer` after one trial is the best fixed architecture: the best of all that are known, by mean rank.
+`random_halving` spends its budget on two fidelities: of 16 random members that were trained for 12 epochs the best is
+trained for 200, so that a trial costs 1.96. What AEN learned is kept in benchmarks/checkpoints/nas_tables, so that
+methods and runs share it.
+
 A method is one entry in METHODS.
 """
 
 import argparse
+import hashlib
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -28,6 +38,7 @@ from typing import Any, Literal
 
 import torch
 from result import HERE, Result
+from safetensors.torch import load_model, save_model
 from scipy.stats import t as student
 
 from quickstudy.experience.proposer import Proposer
@@ -37,6 +48,7 @@ from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.graph_ensemble import GraphEnsemble
 from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
@@ -44,20 +56,33 @@ from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space
-from quickstudy.nas.tables import RUNS, Table, nasbench201, nasbenchgraph, seeded
+from quickstudy.nas.tables import BRIEF_EPOCHS, EPOCHS, RUNS, Table, nasbench201, nasbenchgraph, seeded
 
 Search = Proposer[Architecture, Space]
 Which = Literal["nasbench201", "nasbenchgraph"]
 
-_PRIORS: dict[tuple[float, ...], Prior] = {}
+PRIORS = HERE / "checkpoints" / "nas_tables"
+_PRIORS: dict[str, Prior] = {}
 """Of each source, because several methods have the same one."""
 
 
 def prior_of(source: Source) -> Prior:
     """What AEN learns from the other data sets."""
-    key = tuple(float(rows.values[i]) for rows in source.rows.values() for i in range(3))
+    digest = hashlib.sha256(source.space.id.encode())
+    for rows in source.rows.values():
+        digest.update(rows.values.numpy().tobytes() + "".join(map(str, rows.architectures)).encode())
+    key = digest.hexdigest()[:20]
     if key not in _PRIORS:
-        _PRIORS[key] = learn(Prior(source.space), source.rows)
+        prior, path = Prior(source.space), PRIORS / f"{key}.safetensors"
+        if path.exists():
+            load_model(prior, path)
+        else:
+            learn(prior, source.rows)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.tmp")
+            save_model(prior, str(partial))
+            partial.replace(path)
+        _PRIORS[key] = prior.eval()
     return _PRIORS[key]
 
 
@@ -67,6 +92,8 @@ METHODS: dict[str, Callable[[Source], Search]] = {
     "evolution": lambda source: Evolution(),
     "optuna_tpe": lambda source: TreeParzen(),
     "bananas": lambda source: Bananas(),
+    "graph_network_without_transfer": lambda source: GraphEnsemble(),
+    "random_halving": lambda source: RandomSearch(),
     "rank_transfer": RankTransfer,
     "random_forest": Forest,
     "rank_transfer_whole_table": RankTransfer,
@@ -78,6 +105,9 @@ METHODS: dict[str, Callable[[Source], Search]] = {
 """Made anew for each repetition, from what is known of the other data sets."""
 WHOLE_TABLE = {"rank_transfer_whole_table"}
 """Methods to which every member is known on the other data sets."""
+HALVING = {"random_halving"}
+"""Methods whose proposals are first trained for a few epochs; the best of `HALVED` is trained to the end."""
+HALVED = 16
 
 
 @dataclass(frozen=True)
@@ -120,35 +150,62 @@ BENCHMARKS: dict[Which, Benchmark] = {
 class Found:
     """What a search led to."""
 
-    incumbents: list[int]
-    """The row of the best objective so far, after each trial."""
+    chosen: list[int]
+    """The row that the method would return, at each mark."""
+    best: list[int]
+    """The row of the best value, at each mark; the earlier of two that are equal."""
     seconds: float
     """A proposal."""
 
 
-def search(method: Search, table: Table, target: str, *, trials: int, seed: int) -> Found:
-    """One repetition."""
-    objective = table.tasks[target].objective(seed).tolist()
+def search(method: Search, table: Table, target: str, *, marks: Sequence[int], seed: int, halved: int = 1) -> Found:
+    """One repetition: of `halved` proposals the one that is best when trained briefly is trained to the end."""
+    objective, space = table.tasks[target].objective(seed).tolist(), table.space
+    brief = table.tasks[target].brief
     task = TaskDescription(target)
     seen: list[Trial[Architecture]] = []
-    incumbents: list[int] = []
-    seconds = 0.0
-    for t in range(trials):
+    chosen: list[int] = []
+    best: list[int] = []
+    seconds, spent = 0.0, 0.0
+    cost = 1.0 if halved == 1 or brief is None else 1 + halved * BRIEF_EPOCHS / EPOCHS
+    while spent + cost <= marks[-1] + 1e-9 or not seen:
         start = time.perf_counter()
-        (choice,) = method.propose(task, tuple(seen), table.space, generator=seeded("search", target, seed, t))
+        generator = seeded("search", target, seed, len(seen))
+        offered = method.propose(task, tuple(seen), space, n=halved, generator=generator)
         seconds += time.perf_counter() - start
-        row = table.index[choice]
+        rows = [table.index[choice] for choice in offered]
+        row = rows[0] if brief is None else max(rows, key=lambda i: float(brief[i]))
+        choice = table.architectures[row]
         if any(choice == trial.choice for trial in seen):
             raise AssertionError(f"{type(method).__name__} proposed {choice} again.")
+        for mark in marks[len(best) :]:  # that this trial would go beyond
+            if seen and spent + cost > mark + 1e-9:
+                note(method, task, seen, table, chosen, best)
         seen.append(Trial(choice, objective[row]))
-        better = not incumbents or objective[row] > objective[incumbents[-1]]
-        incumbents.append(row if better else incumbents[-1])
-    return Found(incumbents, seconds / trials)
+        spent += cost
+    while len(best) < len(marks):
+        note(method, task, seen, table, chosen, best)
+    return Found(chosen, best, seconds / len(seen))
+
+
+def note(
+    method: Search,
+    task: TaskDescription,
+    seen: Sequence[Trial[Architecture]],
+    table: Table,
+    chosen: list[int],
+    best: list[int],
+) -> None:
+    """Writes down what the method would return, and what has the best value."""
+    returned = method.incumbent(task, tuple(seen), table.space)
+    assert returned is not None
+    chosen.append(table.index[returned.choice])
+    best.append(table.index[max(seen, key=lambda trial: trial.value or 0.0).choice])
 
 
 def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: int, result: Result) -> None:
     """A method on a target: its rows are written together, when it is done."""
-    values: dict[tuple[str, int], list[float]] = {(m, mark): [] for m in benchmark.metrics for mark in benchmark.marks}
+    values: dict[tuple[str, int], list[float]] = {}
     seconds = []
     for seed in range(seeds):
         source = table.source(target, rows=None if name in WHOLE_TABLE else benchmark.prior, seed=seed)
@@ -156,16 +213,20 @@ def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: 
         torch.manual_seed(seed)
         method = METHODS[name](source)
         ready = time.perf_counter() - start
-        found = search(method, table, target, trials=benchmark.marks[-1], seed=seed)
+        halved = HALVED if name in HALVING else 1
+        found = search(method, table, target, marks=benchmark.marks, seed=seed, halved=halved)
         seconds.append((found.seconds, ready))
+        models = type(method).incumbent is not Proposer.incumbent
         for metric in benchmark.metrics:
             judged = getattr(table.tasks[target], metric)(seed)
-            for mark in benchmark.marks:
-                values[metric, mark].append(judged[found.incumbents[mark - 1]].item())
+            for i, mark in enumerate(benchmark.marks):
+                values.setdefault((metric, mark), []).append(judged[found.chosen[i]].item())
+                if models:
+                    values.setdefault((f"{metric} of the best value", mark), []).append(judged[found.best[i]].item())
     proposal, ready = (statistics.fmean(each) for each in zip(*seconds))
     for (metric, mark), each in values.items():
         add(result, name, f"{target}, {trials_of(mark)}", metric, each, seconds=proposal, preparation=round(ready, 3))
-    for metric in benchmark.metrics:
+    for metric in dict.fromkeys(metric for metric, _ in values):
         text = ", ".join(f"{statistics.fmean(values[metric, mark]):.3g} at {mark}" for mark in benchmark.marks)
         print(f"{name} on {target}: {metric} {text}; {proposal * 1000:.1f} ms a proposal", flush=True)
 
@@ -173,7 +234,7 @@ def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: 
 def add_means(name: str, benchmark: Benchmark, table: Table, result: Result) -> None:
     """The means over targets, where all of them have rows of as many repetitions."""
     known = {(row["setting"], row["metric"]): row["values"] for row in result.rows if row["method"] == name}
-    for metric in benchmark.metrics:
+    for metric in dict.fromkeys(metric for _, metric in known):
         for mark in benchmark.marks:
             each = [known.get((f"{target}, {trials_of(mark)}", metric), []) for target in table.tasks]
             if all(each) and len({len(values) for values in each}) == 1:
@@ -250,6 +311,7 @@ def main(given: Sequence[str] | None = None) -> int:
         folder=arguments.out,
     )
     units = [(name, target) for name in arguments.methods for target in arguments.targets or table.tasks]
+    units = [(name, target) for name, target in units if name not in HALVING or table.tasks[target].brief is not None]
     for name, target in units:
         done = is_done(name, target, benchmark, arguments.seeds, result)
         if arguments.list:

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def rows_of(folder):
 
 
 def test_every_method_writes_its_rows_and_their_mean_over_targets(nas_tables, tiny, tmp_path, capsys):
-    methods = [name for name in nas_tables.METHODS if name.startswith(("random", "rank"))]
+    methods = ["random", "rank_transfer", "rank_transfer_whole_table"]
     assert nas_tables.main(["--out", str(tmp_path), "--seeds", "2", "--methods", *methods]) == 0
     rows = rows_of(tmp_path)
     settings = [f"{target}, {mark}" for target in ("a", "b", "mean") for mark in ("1 trial", "6 trials")]
@@ -57,6 +58,14 @@ def test_every_method_writes_its_rows_and_their_mean_over_targets(nas_tables, ti
         assert row["value"] == pytest.approx(sum(row["values"]) / 2, abs=1e-3)
     each = [rows["random", f"{target}, 6 trials", "regret"]["value"] for target in ("a", "b", "mean")]
     assert each[2] == pytest.approx((each[0] + each[1]) / 2, abs=1e-4)
+
+
+def test_what_a_model_returns_stands_beside_the_best_value(nas_tables, tiny, tmp_path, capsys):
+    call = ["--out", str(tmp_path), "--seeds", "1", "--methods", "random_forest", "random_halving"]
+    assert nas_tables.main([*call, "--targets", "a"]) == 0
+    metrics = {metric for method, _, metric in rows_of(tmp_path) if method == "random_forest"}
+    assert metrics == {"regret", "regret of the best value", "rank", "rank of the best value"}
+    assert {method for method, _, _ in rows_of(tmp_path)} == {"random_forest"}  # nothing was trained briefly
 
 
 def test_a_unit_that_has_rows_is_left_alone_and_more_repetitions_replace_them(nas_tables, tiny, tmp_path, capsys):
@@ -73,9 +82,39 @@ def test_a_unit_that_has_rows_is_left_alone_and_more_repetitions_replace_them(na
 
 
 def test_the_incumbent_is_the_best_objective_so_far(nas_tables, tiny):
-    table = tiny.table()
-    found = nas_tables.search(nas_tables.RandomSearch(), table, "a", trials=6, seed=1)
-    values = table.tasks["a"].objective(1)[found.incumbents].tolist()
+    table, marks = tiny.table(), range(1, 7)
+    found, again = (nas_tables.search(nas_tables.RandomSearch(), table, "a", marks=marks, seed=1) for _ in range(2))
+    values = table.tasks["a"].objective(1)[found.chosen].tolist()
     assert values == sorted(values)
-    assert len(found.incumbents) == 6
-    assert found.incumbents == nas_tables.search(nas_tables.RandomSearch(), table, "a", trials=6, seed=1).incumbents
+    assert len(found.chosen) == 6
+    assert found.chosen == found.best == again.chosen
+
+
+def test_a_method_says_which_trial_it_would_return(nas_tables, tiny):
+    class Worst(nas_tables.RandomSearch):
+        def incumbent(self, task, trials, space):
+            return min(trials, key=lambda trial: trial.value)
+
+    table = tiny.table()
+    found = nas_tables.search(Worst(), table, "a", marks=(1, 6), seed=0)
+    objective = table.tasks["a"].objective(0)
+    assert found.chosen[0] == found.best[0]
+    assert objective[found.chosen[1]] < objective[found.best[1]]
+
+
+def test_brief_trainings_are_part_of_what_is_spent(nas_tables, tiny):
+    table = tiny.table()
+    task = table.tasks["a"]
+    table.tasks["a"] = replace(task, brief=task.report(0))
+    spent = []
+
+    class Counting(nas_tables.RandomSearch):
+        def propose(self, *given, n, generator):
+            spent.append(n)
+            return super().propose(*given, n=n, generator=generator)
+
+    found = nas_tables.search(Counting(), table, "a", marks=(1, 4, 10), seed=0, halved=16)
+    assert spent == [16] * 5  # of 1.96 each, where 10 are allowed
+    assert len(found.chosen) == 3
+    drawn = task.regret(0)
+    assert drawn[found.chosen[0]] < drawn.median()

@@ -10,6 +10,7 @@ from quickstudy.nas.baselines import candidates
 from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.graph_ensemble import GraphEnsemble
 from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
@@ -32,7 +33,8 @@ class Toy(Space):
         return architecture["c0"] != architecture["c1"]
 
     def graph(self, architecture: Architecture) -> Graph:
-        return Graph((Node("input"), Node("output")), ((0, 1),))
+        nodes = (Node("input"), *(Node(str(v)) for _, v in architecture.choices), Node("output"))
+        return Graph(nodes, tuple((i, i + 1) for i in range(5)))
 
 
 SPACE = Toy()
@@ -58,6 +60,7 @@ PROPOSERS: dict[str, Proposer[Architecture, Space]] = {
     "evolution": Evolution(),
     "tree_parzen": TreeParzen(),
     "bananas": Bananas(steps=20),
+    "graph_ensemble": GraphEnsemble(networks=2, epochs=10),
     "forest": Forest(source(), trees=20),
     "rank_transfer": RankTransfer(source()),
 }
@@ -165,3 +168,25 @@ def test_of_a_space_too_large_to_list_members_are_drawn(monkeypatch):
     assert len(set(found)) == len(found) == len(codes) <= 30
     assert all(SPACE.has(a) for a in found)
     assert propose(Forest(source(), trees=5, drawn=20), trials(5), n=2)
+
+
+@proposers
+def test_what_would_be_returned_is_a_trial_that_succeeded(proposer):
+    given = trials(9, failed=2)
+    returned = proposer.incumbent(TASK, given, SPACE)
+    assert returned in given[2:]
+    assert proposer.incumbent(TASK, given, SPACE) == returned
+    assert proposer.incumbent(TASK, trials(3, failed=3), SPACE) is None
+
+
+def test_without_a_model_the_best_value_is_returned_and_the_earlier_of_two():
+    a, b, c = MEMBERS[:3]
+    given = [Trial(a, 1.0), Trial(b, 2.0), Trial(c, 2.0)]
+    assert RandomSearch().incumbent(TASK, given, SPACE) is given[1]
+
+
+def test_the_forest_returns_what_both_it_and_the_value_speak_for():
+    forest = PROPOSERS["forest"]
+    order = propose(forest, (), n=len(MEMBERS))
+    lucky, good, poor = Trial(order[-1], 5.0), Trial(order[0], 4.9), Trial(order[-2], 1.0)
+    assert forest.incumbent(TASK, [lucky, poor, good], SPACE) is good

@@ -32,3 +32,12 @@ class Proposer(ABC, Generic[C, S]):
             n: To be tried side by side.
             generator: Of all randomness.
         """
+
+    def incumbent(self, task: TaskDescription, trials: Sequence[Trial[C]], space: S) -> Trial[C] | None:
+        """The trial that it would choose now, None where none has succeeded: that with the best value.
+
+        The earlier of two that are equal. A proposer that has a model may choose another, because a value may have been
+        luck.
+        """
+        done = [trial for trial in trials if trial.value is not None]
+        return max(done, key=lambda trial: trial.value or 0.0, default=None)

@@ -1,7 +1,6 @@
 """Bayesian optimisation over architectures, around what earlier tasks taught."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -10,21 +9,21 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.baselines.candidates import candidates
+from quickstudy.nas.baselines.candidates import candidates, tried, worth
+from quickstudy.nas.known import Known
 from quickstudy.nas.space import Space
 from quickstudy.surrogates.acquisition import propose
 from quickstudy.surrogates.gaussian_process import GaussianProcess
 from quickstudy.surrogates.guard import prior_weight
 
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of candidates before anything is tried."""
-
-    place: dict[Architecture, int]
-    features: Tensor  # (n, d)
-    mean: Tensor | None  # (n,)
-    std: Tensor | None  # (n,)
+Improve = Callable[[TaskDescription, Sequence[Trial[Architecture]], Space, int, Generator], list[Architecture]]
+"""So many members that may be better than what was tried: AON's."""
+REFERENCE = 2000
+"""Members, drawn once, by which features and predictions are standardised."""
+NEAR = 5
+"""The best trials, whose neighbours are candidates."""
+IMPROVED = 20
+"""Candidates that are asked of `improve`."""
 
 
 class BayesianSearch(Proposer[Architecture, Space]):
@@ -34,11 +33,19 @@ class BayesianSearch(Proposer[Architecture, Space]):
     found, and the prior's weight is the probability that it predicts better than a constant: where it mispredicts the
     first outcomes, the search goes on as if there were none.
 
+    A proposal is the best of a shortlist of members that were not tried: those of which the prior expects most and as
+    many at random, half of `drawn` each (without a prior, all at random); the neighbours of the five best trials; and
+    what `improve` offers.
+
+    A single outcome is noisy, and the best of many was lucky as well as good. So the `incumbent` is the trial with the
+    best posterior mean, not with the best value.
+
     Args:
         prior: Learned from other tasks; None searches on one-hot codes around a constant.
         guarded: Whether the prior's weight may fall; else it is 1.
         feedback: Whether outcomes count; else architectures are proposed in the order of the prior.
-        drawn: Candidates, where the space is too large to be listed.
+        drawn: Candidates of each proposal, besides neighbours.
+        improve: Offers more of them.
 
     References:
         White et al., [BANANAS](https://arxiv.org/abs/1910.11858), 2021, for Bayesian optimisation with a neural
@@ -46,10 +53,16 @@ class BayesianSearch(Proposer[Architecture, Space]):
     """
 
     def __init__(
-        self, prior: Prior | None = None, *, guarded: bool = True, feedback: bool = True, drawn: int = 2000
+        self,
+        prior: Prior | None = None,
+        *,
+        guarded: bool = True,
+        feedback: bool = True,
+        drawn: int = 2000,
+        improve: Improve | None = None,
     ) -> None:
-        self.prior, self.guarded, self.feedback, self.drawn = prior, guarded, feedback, drawn
-        self._known: tuple[object, Known] | None = None
+        self.prior, self.guarded, self.feedback, self.drawn, self.improve = prior, guarded, feedback, drawn, improve
+        self._pool: tuple[Known, Tensor, Tensor] | None = None
 
     def propose(
         self,
@@ -61,31 +74,65 @@ class BayesianSearch(Proposer[Architecture, Space]):
         generator: Generator,
     ) -> list[Architecture]:
         """`n` that promise most, each taking for granted that those before it do as expected."""
-        known = self.known(task, space, generator)
-        everything = list(known.place)
-        open_ = torch.zeros(len(everything), dtype=torch.float64)
-        open_[[known.place[trial.choice] for trial in trials if trial.choice in known.place]] = -torch.inf
-        n = min(n, int(open_.isfinite().sum()))
-        done = [(known.place[t.choice], t.value) for t in trials if t.value is not None and t.choice in known.place]
-        if known.mean is not None and not (done and self.feedback):
-            order = (known.mean + open_).argsort(descending=True, stable=True)[:n]
-        elif not done:
-            order = torch.randperm(len(everything), generator=generator)
-            order = order[open_[order].isfinite()][:n]
-        else:
-            at, values = torch.tensor([i for i, _ in done]), torch.tensor([v for _, v in done], dtype=torch.float64)
-            process = self.fit(known, at, values)
-            order = propose(
-                process.candidates(known.features, prior_mean=known.mean),
-                n,
-                best=float(values.max()),
-                log_feasible=open_,
-            )
-        return [everything[i] for i in order.tolist()]
+        known, pool, _ = self.pool(task, space)
+        at, values = outcomes(known, trials)
+        seen = known.numbers([trial.choice for trial in trials])
+        left = pool[~torch.isin(pool, seen)]
+        trusted = known.mean is not None and not (len(at) and self.feedback)
+        if not len(at) or trusted:
+            order = torch.randperm(len(left), generator=generator)
+            if known.mean is not None:
+                order = known.mean[left].argsort(descending=True, stable=True)
+            return [known.architectures[i] for i in left[order[:n]].tolist()]
+        chosen = self.shortlist(known, left, task, trials, space, n, generator)
+        process = self.fit(known, at, values)
+        found = propose(
+            process.candidates(known.features[chosen], prior_mean=None if known.mean is None else known.mean[chosen]),
+            n,
+            best=float(values.max()),
+        )
+        return [known.architectures[i] for i in chosen[found].tolist()]
+
+    def shortlist(
+        self,
+        known: Known,
+        left: Tensor,
+        task: TaskDescription,
+        trials: Sequence[Trial[Architecture]],
+        space: Space,
+        n: int,
+        generator: Generator,
+    ) -> Tensor:
+        """The candidates' numbers, ascending."""
+        half = self.drawn // 2 if known.mean is not None else 0
+        found = [left[torch.randperm(len(left), generator=generator)[: self.drawn - half]]]
+        if known.mean is not None:
+            found.append(left[known.mean[left].topk(min(half, len(left))).indices])
+        seen = tried(trials)
+        best = sorted((trial for trial in trials if space.has(trial.choice)), key=worth, reverse=True)[:NEAR]
+        near = [other for trial in best for other in space.neighbours(trial.choice)]
+        if self.improve is not None:
+            near += self.improve(task, trials, space, max(n, IMPROVED), generator)
+        found.append(known.numbers([other for other in near if other not in seen]))
+        return torch.cat(found).unique()
+
+    def incumbent(
+        self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
+    ) -> Trial[Architecture] | None:
+        """The trial with the best posterior mean; of two that are equal, the one with the better value."""
+        known, _, _ = self.pool(task, space)
+        at, values = outcomes(known, trials)
+        if not self.feedback or len(at) < 3:
+            return super().incumbent(task, trials, space)
+        mean = None if known.mean is None else known.mean[at]
+        expected, _ = self.fit(known, at, values).posterior(known.features[at], prior_mean=mean)
+        succeeded = [trial for trial in trials if trial.value is not None]
+        return succeeded[max(range(len(at)), key=lambda i: (float(expected[i]), float(values[i])))]
 
     def fit(self, known: Known, at: Tensor, values: Tensor) -> GaussianProcess:
-        """The process given the values at some candidates."""
-        weight = 1.0
+        """The process given the values of some architectures."""
+        assert self._pool is not None
+        reference, weight = self._pool[2], 1.0
         if known.mean is not None and known.std is not None and self.guarded:
             weight = prior_weight(known.mean[at], known.std[at], values)
         return GaussianProcess.fit(
@@ -93,22 +140,29 @@ class BayesianSearch(Proposer[Architecture, Space]):
             values,
             prior_mean=None if known.mean is None else known.mean[at],
             prior_weight=weight,
-            reference=(known.features, known.mean),
+            reference=(known.features[reference], None if known.mean is None else known.mean[reference]),
         )
 
-    def known(self, task: TaskDescription, space: Space, generator: Generator) -> Known:
-        """Candidates, and what the prior makes of them; of a listed space, once."""
-        everything, codes = candidates(space, n=self.drawn, generator=generator)
-        if self._known is not None and self._known[0] is everything:
-            return self._known[1]
-        place = {architecture: i for i, architecture in enumerate(everything)}
-        if self.prior is None:
-            found = Known(place, codes.double(), None, None)
-        else:
-            with torch.no_grad():
-                encoded = space.encode(everything)
-                predicted = self.prior(encoded, task.embedding)
-                features = self.prior.features(encoded).double()
-            found = Known(place, features, predicted.mean.double(), predicted.stddev.double())
-        self._known = (everything, found)
-        return found
+    def pool(self, task: TaskDescription, space: Space) -> tuple[Known, Tensor, Tensor]:
+        """What is known, and the numbers of what is always among the candidates and of what sets the scale.
+
+        All members of a listed space, and of another one as many as are drawn, always the same.
+        """
+        if self._pool is not None:
+            known = self._pool[0]
+            same = known.task is task.embedding or (
+                known.task is not None and task.embedding is not None and torch.equal(known.task, task.embedding)
+            )
+            if known.space is space and same:
+                return self._pool
+        drawer = Generator().manual_seed(0)
+        known = Known(space, self.prior, task.embedding)
+        pool = known.numbers(candidates(space, n=self.drawn, generator=drawer)[0])
+        self._pool = known, pool, pool[torch.randperm(len(pool), generator=drawer)[:REFERENCE]]
+        return self._pool
+
+
+def outcomes(known: Known, trials: Sequence[Trial[Architecture]]) -> tuple[Tensor, Tensor]:
+    """Numbers `(t,)` and values `(t,)` float64 of the trials that succeeded."""
+    done = [(trial.choice, trial.value) for trial in trials if trial.value is not None]
+    return known.numbers([choice for choice, _ in done]), torch.tensor([v for _, v in done], dtype=torch.float64)

@@ -31,6 +31,8 @@ from quickstudy.tasks.fetch import cache_folder, data_folder, load_arrays, locat
 
 RUNS = 2
 """Training runs that every member of NAS-Bench-201 has in our file; more of them serve the report alone."""
+EPOCHS, BRIEF_EPOCHS = 200, 12
+"""Of NAS-Bench-201's trainings: those of `runs`, and those of `brief`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TableTask:
     """What a search sees: run `seed % RUNS`, or the only one."""
     test: Tensor | None = None  # (members,) float64
     """What is reported; None where that is the mean of the other runs."""
+    brief: Tensor | None = None  # (members,) float64
+    """Validation accuracy after a brief training, where there is such."""
 
     def objective(self, seed: int) -> Tensor:
         """`(members,)`: what a search sees in this repetition."""
@@ -118,7 +122,8 @@ def nasbench201() -> Table:
 
     It reads `nasbench201/nasbench201.npz` in `$QUICKSTUDY_DATA` or the cache: `ops` (5,) names, `arch` (15625, 6)
     positions in them, in the order of the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3, and `shb_cifar10_val_acc` (15625, 3)
-    percent, NaN where a run is missing; the same of `cifar100` and `imagenet`.
+    percent, NaN where a run is missing, and `cifar10_val` (15625,), after 12 epochs; the same of `cifar100` and
+    `imagenet`.
 
     Raises:
         DataNotFoundError: Where there is no such file.
@@ -129,7 +134,8 @@ def nasbench201() -> Table:
     tasks = {}
     for name in ("cifar10", "cifar100", "imagenet"):
         runs = torch.from_numpy(_array(path, stored, f"shb_{name}_val_acc").astype(np.float64))
-        tasks[name] = TableTask(name, runs)
+        brief = torch.from_numpy(_array(path, stored, f"{name}_val").astype(np.float64))
+        tasks[name] = TableTask(name, runs, brief=brief)
     operations = [str(operation) for operation in _array(path, stored, "ops")]
     architectures = _architectures(space, [operations] * 6, _array(path, stored, "arch"))
     return Table(space, architectures, tasks)

@@ -106,7 +106,8 @@ class GaussianProcess:
         settings = x.new_tensor(grid)
 
         lengthscale, share, noise = settings[:, :, None, None].unbind(1)
-        bases = torch.stack([matern(torch.cdist(x, x) / le) for le in LENGTHSCALES])
+        distance = torch.cdist(x, x)
+        bases = torch.stack([matern(distance / le) for le in LENGTHSCALES])
         rough = bases.repeat_interleave(len(grid) // len(LENGTHSCALES), 0)  # (g, t, t)
         known_part = 2 * x @ x.T
         covariance = (1 - share) * rough + share * known_part + mean_covariance(m, m)

@@ -76,6 +76,18 @@ class Bananas(Proposer[Architecture, Space]):
         draws = mean + spread * torch.randn(len(found), generator=generator)
         return [found[i] for i in draws.argsort(descending=True, stable=True)[:n].tolist()]
 
+    def incumbent(
+        self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
+    ) -> Trial[Architecture] | None:
+        """The trial of which the networks, fitted to all trials, predict most."""
+        done = [trial for trial in trials if trial.value is not None]
+        if len(done) < self.initial:
+            return super().incumbent(task, trials, space)
+        codes = space.one_hot([trial.choice for trial in done])
+        values = torch.tensor([trial.value for trial in done])
+        predicted = self.predict(codes, scaled_ranks(values).float() - 0.5, codes, Generator().manual_seed(0)).mean(0)
+        return max(zip(predicted.tolist(), values.tolist(), done), key=lambda one: one[:2])[2]
+
     def predict(self, x: Tensor, y: Tensor, candidates: Tensor, generator: Generator) -> Tensor:
         """What each network makes of the candidates, `(networks, candidates)`, when fitted to `x` (t, d), `y` (t,)."""
         sizes = [x.shape[1], self.width, self.width, 1]

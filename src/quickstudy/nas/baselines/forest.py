@@ -11,7 +11,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.candidates import candidates, tried
-from quickstudy.nas.source import Source
+from quickstudy.nas.source import Source, scaled_ranks
 from quickstudy.nas.space import Space
 
 
@@ -42,7 +42,7 @@ class Forest(Proposer[Architecture, Space]):
         codes = torch.cat([source.space.one_hot(rows.architectures) for rows in source.rows.values()])
         ranks = torch.cat([rows.ranks for rows in source.rows.values()])
         self.forest = RandomForestRegressor(trees, random_state=seed, n_jobs=1).fit(codes.numpy(), ranks.numpy())
-        self.drawn = drawn
+        self.space, self.drawn = source.space, drawn
         self._listed: tuple[tuple[Architecture, ...], list[int]] | None = None
 
     def propose(
@@ -66,3 +66,15 @@ class Forest(Proposer[Architecture, Space]):
                 if len(found) == n:
                     break
         return found
+
+    def incumbent(
+        self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
+    ) -> Trial[Architecture] | None:
+        """The trial with the best mean of two ranks among the trials: by its value, and by what the forest predicts."""
+        done = [trial for trial in trials if trial.value is not None]
+        if not done:
+            return None
+        predicted = torch.from_numpy(self.forest.predict(self.space.one_hot([trial.choice for trial in done]).numpy()))
+        values = torch.tensor([trial.value for trial in done], dtype=torch.float64)
+        both = scaled_ranks(predicted) + scaled_ranks(values)
+        return max(zip(both.tolist(), values.tolist(), done), key=lambda one: one[:2])[2]
