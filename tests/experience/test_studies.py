@@ -24,7 +24,7 @@ from quickstudy.experience.sampler import ProposerSampler  # noqa: E402
 from quickstudy.experience.studies import connect, experience, open_study  # noqa: E402
 from quickstudy.experience.trial import TaskDescription, Trial  # noqa: E402
 
-CHOICES = {"0-1": ("none", "conv", "pool"), "width": (4, 8), "depth": (1, 2, 3, 4)}
+CHOICES = {"0-1": ("none", "conv", "pool"), "width": (4, 8), "depth": (1, 2, 3)}
 MOST = 12
 SPACE = [(a, b, c) for a in CHOICES["0-1"] for b in CHOICES["width"] for c in CHOICES["depth"]]
 TASK = TaskDescription("digits", torch.tensor([0.1, -2.5, 3e-7]))
@@ -124,7 +124,7 @@ def kill(pid):
 def test_what_is_written_is_read_back(tmp_path):
     path = tmp_path / "studies.db"
     with Record.open(path, TASK, parameters(), about={"shape": (1, 8, 8), "objective": "accuracy"}) as record:
-        written = work(record, 10).trials()
+        written = work(record, 5).trials()
     found = experience(path, parameters())
     assert not found.skipped
     studied = found.studies["digits"]
@@ -132,7 +132,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert torch.equal(studied.task.embedding, TASK.embedding)
     assert studied.about == {"shape": [1, 8, 8], "objective": "accuracy"}
     assert list(studied.trials) == written
-    assert len(written) == 10
+    assert len(written) == 5
     assert all(trial == Trial(trial.choice, value_of(trial.choice), trial.seconds) for trial in written)
 
 
@@ -151,7 +151,7 @@ def test_a_search_that_was_stopped_in_the_middle_of_each_trial_is_too(undisturbe
         with Record(study, parameters(), seed=3) as record:
             work(record, 1)
     assert record.trials() == undisturbed
-    assert [entry.state for entry in record.history()][:2] == ["interrupted", "finished"]
+    assert sum(entry.state == "interrupted" for entry in record.history()) == MOST
 
 
 @forks
@@ -169,7 +169,7 @@ def test_a_search_that_is_killed_before_it_writes_anything_at_any_moment_is_too(
         assert 0 < len(record.trials()) < MOST
         work(record, MOST - len(record.trials()))
         assert record.trials() == undisturbed
-        assert sum(entry.state == "interrupted" for entry in record.history()) > 3
+        assert len(record.study.trials) > MOST + 8  # what was killed is still told
 
 
 @forks
@@ -375,10 +375,10 @@ def test_a_study_of_another_objective_is_refused(tmp_path):
 def test_what_is_of_no_use_is_skipped_and_said(tmp_path):
     path, wider = tmp_path / "studies.db", CHOICES | {"width": (4, 8, 16)}
     for task, of, trials in (
-        ("a", parameters(), 3),
-        ("b", parameters(digest="77aa"), 3),
-        ("c", parameters(space="toy/2"), 3),
-        ("d", parameters(choices=wider), 3),
+        ("a", parameters(), 2),
+        ("b", parameters(digest="77aa"), 2),
+        ("c", parameters(space="toy/2"), 1),
+        ("d", parameters(choices=wider), 1),
         ("e", parameters(), 0),
     ):
         with Record.open(path, TaskDescription(task), of) as record:

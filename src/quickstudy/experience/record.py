@@ -195,7 +195,7 @@ class Record(Generic[C]):
         self, number: int, why: str, *, seconds: float = 0.0, attributes: Mapping[str, object] | None = None
     ) -> None:
         """Ends a trial that has no value and will not be tried again."""
-        self._end(number, "FAIL", None, {FAILED: why, SECONDS: seconds, **(attributes or {})})
+        self._end(number, "FAIL", None, {SECONDS: seconds, **(attributes or {}), FAILED: why})
 
     def trials(self) -> list[Trial[C]]:
         """All that ended, in order, failures too."""

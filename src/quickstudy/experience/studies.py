@@ -29,6 +29,8 @@ HEARTBEAT, GRACE = 10, 60
 """Seconds between a running trial's heartbeats, and after which it is taken for dead without one."""
 PATIENCE = 60.0
 """Seconds to wait for another process that writes to the same SQLite file."""
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""What to install, by what is imported."""
 ATTEMPTS = 4
 """How often tables are made that another process may be making."""
 _log = logging.getLogger(__name__)
@@ -119,7 +121,8 @@ def connect(
             raise AssertionError
     except ImportError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ImportError) else error.name
-        raise MissingExtraError(f"{name} needs the package {missing}: pip install {missing}.") from error
+        command = f"pip install '{DRIVERS[missing]}'" if missing in DRIVERS else "install it"
+        raise MissingExtraError(f"{name} needs the driver {missing}, which is not installed: {command}.") from error
     except RuntimeError as error:
         raise StudyError(f"the studies at {name} cannot be used: {error}") from error
 
