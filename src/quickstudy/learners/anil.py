@@ -23,14 +23,12 @@ class ANIL(Learner):
     normalisation uses the statistics of all tasks of a step; afterwards, the running ones. (The paper normalises by
     the query set, as MAML does.)
 
+    `lr` ($\alpha$), `steps`, `order` and `batching` are those of `MAML`; a new task takes as many steps.
+
     Args:
         body: $f_\theta$, maps `(n, *input)` to `(n, *features)`. Its torch batch normalisation layers, and those of
             `head`, become `BatchNorm`.
         head: $w$, maps `(n, *features)` to `(n, out)`. All its parameters adapt.
-        lr: Inner step size $\alpha$.
-        steps: Number of inner steps.
-        order: 2 differentiates through the inner gradients; 1 takes them for constants.
-        batching: "vmap", or "loop" over tasks; a head that `vmap` refuses turns to the loop by itself.
 
     Example:
         >>> import torch

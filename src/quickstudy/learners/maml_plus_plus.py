@@ -36,11 +36,10 @@ class MAMLPlusPlus(Learner):
 
     The training loop tells `at` how much is done. A learner that is never told is at the beginning.
 
+    `net`, `steps` ($N$), `memory_budget`, `low_memory` and `batching` are those of `MAML`.
+
     Args:
-        net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
-            become `BatchNorm`.
         lr: Inner step size $\alpha$, or what learned rates start as.
-        steps: Number of inner steps $N$ in meta-training.
         adapt_steps: Number of inner steps on a new task; as many as `steps` by default. Further ones repeat the last
             step's rates and normalisation.
         multi_step: The part of meta-training, in [0, 1], that has the multi-step loss: 10 of 100 epochs in the
@@ -55,9 +54,6 @@ class MAMLPlusPlus(Learner):
             meta-training as "support", while running averages are kept for each step (for a forward pass more);
             `adapt` uses those, for support and queries.
         rates_lr: Outer step size of the learned rates; by default that of $\theta$.
-        memory_budget: Bytes that the graphs of tasks adapted at once may take.
-        low_memory: Memory that does not grow with the number of steps, for about half as much time again.
-        batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
 
     Example:
         >>> import torch

@@ -23,18 +23,12 @@ class MetaSGD(Learner):
     where $\alpha$ has the shape of $\theta$, and its entries may become negative. One step, as in the paper, is the
     default; with more, all share $\alpha$.
 
+    `net`, `steps`, `adapt_steps`, `order`, `statistics`, `memory_budget`, `low_memory` and `batching` are those of
+    `MAML`.
+
     Args:
-        net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
-            become `BatchNorm`.
         lr: Every entry of $\alpha$ is drawn uniformly between these two, as in the paper; one number sets all to it.
-        steps: Number of inner steps in meta-training.
-        adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
-        order: 2 differentiates through the inner gradients; 1 takes them for constants.
         rates_lr: Outer step size of $\alpha$; by default that of $\theta$, as in the paper.
-        statistics: What batch normalisation normalises queries by: "support", or "transductive", by the query set.
-        memory_budget: Bytes that the graphs of tasks adapted at once may take.
-        low_memory: Memory that does not grow with the number of steps, for about half as much time again.
-        batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
         generator: Draws $\alpha$; by default torch's own, as networks are initialised.
 
     Example:

@@ -26,16 +26,11 @@ class Reptile(Learner):
     The inner loop departs from the paper's experiments: it takes full-batch steps of plain gradient descent, where they
     take mini-batches and Adam with $\beta_1 = 0$. Their accuracies are therefore not to be expected of it.
 
+    `net`, `lr`, `steps`, `adapt_steps`, `statistics` (transductive in the paper) and `batching` are those of `MAML`.
+
     Args:
-        net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
-            become `BatchNorm`.
-        lr: Inner step size.
-        steps: Number of inner steps in meta-training.
-        adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
         moves: Says for a parameter's name whether meta-training moves it towards the tasks' solutions (the partial
             update); the others adapt in the inner loop, and stay as they were initialised. By default all move.
-        statistics: What batch normalisation normalises queries by: "support", or "transductive" as in the paper.
-        batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
 
     Example:
         >>> import torch
