@@ -28,8 +28,6 @@ def test_every_argument_is_explained_or_said_to_be_that_of_maml(kind):
 
 
 def test_nothing_is_explained_twice_in_the_same_words():
-    among_gradient_learners = [
-        LEARNERS[name].kind for name in ("maml", "meta_sgd", "reptile", "anil", "maml_plus_plus")
-    ]
+    names = ("maml", "meta_sgd", "reptile", "anil", "maml_plus_plus")
     told = [text for name in names for text in own_arguments(LEARNERS[name].kind).values()]
     assert len(told) == len(set(told))
