@@ -173,6 +173,15 @@ def test_the_plain_loop_makes_as_many_steps(corpus, monkeypatch):
         assert len(steps) == 7
 
 
+def test_the_rate_is_that_of_both_loops(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(corpus.RECIPES, "fashion", corpus.RECIPES["two-patterns"])
+    corpus.rate(tmp_path, networks=2, repeats=1, steps=2)
+    rows = json.loads((tmp_path / "corpus.json").read_text())["rows"]
+    assert {row["method"] for row in rows if row["metric"] == corpus.SPEED} == {"quickstudy", "plain loop"}
+    (ratio,) = [row for row in rows if row["metric"] == corpus.RATIO]
+    assert ratio["value"] > 0
+
+
 def test_what_is_shipped_is_complete(corpus):
     facts = json.loads((corpus.HOME / "tasks.json").read_text()) if corpus.HOME.exists() else {}
     assert sum(path.stat().st_size for path in corpus.HOME.glob("*")) < 2e6
