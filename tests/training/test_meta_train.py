@@ -204,6 +204,17 @@ def test_a_run_that_diverges_stops_with_its_step_and_its_last_good_checkpoint(tm
     assert saved(tmp_path)["history"]["step"] == 2
 
 
+def test_data_that_are_not_finite_are_told_from_a_run_that_diverges():
+    class Holed:
+        def sample(self, b, *, generator):
+            task = VECTORS.sample(b, generator=generator)
+            task.query.x[0, 0] = float("nan")
+            return task
+
+    with pytest.raises(TaskError, match=r"1 of \d+ inputs hold NaN or infinity"):
+        run(lambda: MAML(MLP(6, 3)), Holed(), validation=None)
+
+
 class Overflowing(MAML):
     """Its loss is fine and its gradient is not."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from quickstudy.errors import ShapeError
+from quickstudy.errors import ShapeError, TaskError
 from quickstudy.tasks.task import Task
 
 Method = Callable[..., Any]
@@ -21,12 +21,14 @@ def refusing_adapt(adapt: Method) -> Method:
 
     @functools.wraps(adapt)
     def checked(self: nn.Module, task: Task, **options: Any) -> Callable[[Tensor], Distribution]:
+        check_finite("support inputs", task.support.x, task.support.mask)
         with plainly(self, task.support.x):
             predictor: Callable[[Tensor], Distribution] = adapt(self, task, **options)
         expected = task.support.x.shape
 
         def predict(x: Tensor) -> Distribution:
             check_like_support(x, expected)
+            check_finite("queries", x)
             with plainly(self, x):
                 return predictor(x)
 
@@ -45,6 +47,17 @@ def refusing_loss(loss: Method) -> Method:
         return found
 
     return checked
+
+
+def check_finite(name: str, x: Tensor, mask: Tensor | None = None) -> None:
+    """Raises TaskError where real examples `(b, n, *input)` hold NaN or infinity, unless on a GPU, which would wait."""
+    if x.device.type != "cpu" or not x.is_floating_point():
+        return
+    bad = ~x.isfinite().reshape(*x.shape[:2], -1).all(-1)
+    if mask is not None:
+        bad &= mask
+    if n := int(bad.sum()):
+        raise TaskError(f"{n} of {bad.numel()} {name} hold NaN or infinity. Remove or impute them.")
 
 
 def check_like_support(x: Tensor, support: torch.Size) -> None:

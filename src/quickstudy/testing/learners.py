@@ -29,7 +29,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Categorical
 
-from quickstudy.errors import QuickstudyError, ShapeError
+from quickstudy.errors import QuickstudyError, ShapeError, TaskError
 from quickstudy.learners.familiarity import familiarity
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.episodes import Episodes, LabelledSet
@@ -324,6 +324,17 @@ class LearnerContract:
             query=replace(tasks.query, x=torch.cat(2 * [tasks.query.x], -1)),
         )
         assert_taken_or_refused(learner, larger, r"\d")  # the size of inputs, or of the features made of them
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_inputs_that_are_not_finite_are_refused(self, case: Case, value: float) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        x = tasks.support.x.clone()
+        x[1, -1] = value
+        bad = replace(tasks, support=replace(tasks.support, x=x))
+        with pytest.raises(TaskError, match=f"1 of {len(x) * tasks.support.n} support inputs hold NaN or infinity"):
+            learner.adapt(bad, generator=seeded())
+        with pytest.raises(TaskError, match="queries hold NaN or infinity"):
+            learner.adapt(tasks, generator=seeded())(torch.full_like(tasks.query.x, value))
 
     def test_queries_of_another_size_than_the_support_set_are_refused(self, case: Case) -> None:
         learner, tasks = case.learner(), case.tasks()

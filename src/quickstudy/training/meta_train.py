@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from quickstudy.errors import DivergedError, OutputExistsError, ShapeError
+from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import TaskSource
 from quickstudy.training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
@@ -81,6 +82,7 @@ def meta_train(
         DivergedError: Where a loss is not finite; the last checkpoint is older than that step.
         ForeignArtefactError, DamagedArtefactError: Where the checkpoint is of another run, or cannot be read.
         OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
+        TaskError: Where inputs hold NaN or infinity.
         ShapeError: Where the learner has no parameters, or the devices do not divide the tasks of a step.
 
     Example:
@@ -157,6 +159,7 @@ def meta_train(
             loss = learner.loss(tasks, generator=run.noise).mean()
         value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
+            check_finite("inputs", tasks.everything.x.cpu())
             raise diverged(f"the loss is {value} at step {history.step + 1}")
         run.optimizer.zero_grad()
         fabric.backward(loss)
