@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image, ImageDraw
 
 from quickstudy import __version__
 from quickstudy.cli import main
-from quickstudy.cli.options import parse_settings
+from quickstudy.cli.options import an_amount, memory, milliseconds, parse_settings
 from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
 
-COMMANDS = ("demo", "train", "evaluate", "adapt", "data")
+COMMANDS = ("demo", "search", "train", "evaluate", "adapt", "data")
 
 
 @pytest.fixture
@@ -484,3 +485,73 @@ def test_tensorboard_and_low_precision_are_options(quickstudy, pictures, tmp_pat
     assert code == 0
     assert list(out.rglob("events.out.tfevents.*"))
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (an_amount, "20000", 20_000),
+        (an_amount, "20k", 20_000),
+        (an_amount, "1.5M", 1_500_000),
+        (an_amount, "20,000", 20_000),
+        (memory, "64k", 65_536),
+        (memory, "64KiB", 65_536),
+        (memory, "64kB", 65_536),
+        (memory, "1m", 1_048_576),
+        (memory, "512B", 512),
+        (milliseconds, "2ms", 2.0),
+        (milliseconds, "2", 2.0),
+        (milliseconds, "500us", 0.5),
+        (milliseconds, "0.01s", 10.0),
+    ],
+)
+def test_limits_are_read_as_written(parse, text, value):
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (an_amount, "many"),
+        (an_amount, "0"),
+        (an_amount, "-5k"),
+        (memory, "64x"),
+        (milliseconds, "0ms"),
+        (memory, "2ms"),
+    ],
+)
+def test_limits_that_are_none_are_refused_with_an_example(parse, text):
+    with pytest.raises(typer.BadParameter, match=re.escape(repr(text))):
+        parse(text)
+
+
+def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
+    out = tmp_path / "out"
+    options = ("--max-params", "3k", "--seconds", "4", "--trials", "2", "--workers", "1", "--out", out)
+    code, told, errors = quickstudy("search", "digits", *options)
+    assert code == 0, errors
+    assert "test accuracy" in told
+    assert "3,000 parameters" in errors
+    assert (out / "report.html").exists()
+    code, _, errors = quickstudy("search", "digits", *options)
+    assert code == 1
+    assert "--force" in errors
+    (out / "report.html").unlink()
+    code, told, errors = quickstudy("search", "digits", *options, "--force", "--max-memory", "1M")
+    assert code == 0, errors
+    assert re.search(r"tried\s+2 architectures", told)  # those of before: the budget of trials was spent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("search", "digits", "--max-params", "5"), "fewest parameters"),
+        (("search", "nothing-here"), "neither a file or folder here"),
+        (("search", "digits", "--max-params", "lots"), "lots"),
+        (("search", "digits", "--size", "9"), "size=9"),
+    ],
+)
+def test_a_search_that_cannot_begin_says_why(quickstudy, tmp_path, arguments, said):
+    code, _, errors = quickstudy(*arguments, "--seconds", "2", "--workers", "1", "--out", tmp_path / "out")
+    assert code != 0
+    assert said in " ".join(errors.split())

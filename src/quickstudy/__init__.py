@@ -16,6 +16,10 @@ from quickstudy.learners.prior import Prior, load, save
 from quickstudy.learners.prototypical_network import PrototypicalNetwork
 from quickstudy.learners.relation_network import RelationNetwork
 from quickstudy.learners.reptile import Reptile
+from quickstudy.nas.build import Limits
+from quickstudy.nas.hunt import Budget
+from quickstudy.nas.network import Network, load_network, save_network
+from quickstudy.nas.search import SearchResult, search
 from quickstudy.nets.conv4 import Conv4, conv4_classifier
 from quickstudy.nets.mlp import MLP
 from quickstudy.nets.relation_module import relation_nets
@@ -25,6 +29,7 @@ from quickstudy.tasks.cifar_fs import cifar_fs, fc100
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.glyphs import glyphs
 from quickstudy.tasks.image_folder import image_folder
+from quickstudy.tasks.load_task import NamedTask, load_task
 from quickstudy.tasks.omniglot import omniglot
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.tasks.sinusoid import Sinusoid
@@ -39,6 +44,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "MLP",
+    "Budget",
     "Conv4",
     "Episodes",
     "Evaluation",
@@ -48,11 +54,14 @@ __all__ = [
     "History",
     "LabelledSet",
     "Learner",
+    "Limits",
     "MAMLPlusPlus",
     "MatchingNetwork",
     "MetaSGD",
     "Mixture",
+    "NamedTask",
     "NearestNeighbour",
+    "Network",
     "PictureEncoder",
     "Plan",
     "Predictor",
@@ -63,6 +72,7 @@ __all__ = [
     "RelationNetwork",
     "Reptile",
     "ResNet12",
+    "SearchResult",
     "Sinusoid",
     "Task",
     "TaskSource",
@@ -73,11 +83,15 @@ __all__ = [
     "glyphs",
     "image_folder",
     "load",
+    "load_network",
     "load_splits",
+    "load_task",
     "meta_train",
     "omniglot",
     "relation_nets",
     "save",
+    "save_network",
+    "search",
     "split_classes",
     "train_prior",
 ]

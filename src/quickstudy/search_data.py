@@ -2,34 +2,51 @@
 
 import csv
 import io
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from quickstudy import __version__
-from quickstudy.artefacts import write_atomically
+from quickstudy.artefacts import WEIGHTS, write_atomically
+from quickstudy.errors import TooFewExamplesError
 from quickstudy.experience.proposer import Proposer
+from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import provenance
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Limits
+from quickstudy.nas.drawing import draw
 from quickstudy.nas.export import OPSET, export_onnx
-from quickstudy.nas.hunt import Budget, Progress
+from quickstudy.nas.hunt import ETA, RUNGS, Budget, Progress
 from quickstudy.nas.network import Network, save_network
 from quickstudy.nas.search import SearchResult, search
 from quickstudy.nas.space import Space
+from quickstudy.report import Attempt, Cost, Score, SearchReport, render
 from quickstudy.tasks.load_task import NamedTask
+from quickstudy.tasks.task import Task
+from quickstudy.training.proportion import Share
 
 NETWORK, ONNX, TABLE, REPORT, STUDIES = "network", "model.onnx", "architectures.csv", "report.html", "studies.db"
 """What a folder of results holds."""
+FEW = 100
+"""Validation examples below which the report warns."""
+LOOK_ALIKE, MOST = 3, 6
+"""Mistakes of a kind before the report warns of it, and warnings at most."""
+QUERIES = 200
+"""Test examples whose nearest neighbours are sought together."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A result and where it lies."""
+    """What was found, and what the report says of it."""
 
     result: SearchResult
-    folder: Path
+    report: SearchReport
     seconds: float
     """With the export and the report."""
 
@@ -87,7 +104,117 @@ def search_data(
     write_atomically(out / TABLE, table(result).encode())
     say(f"exporting to ONNX, operator set {OPSET}, and comparing")
     export_onnx(result.network, result.space.shape, out / ONNX, data.class_names)
-    return Found(result, out, time.perf_counter() - start)
+    say("writing the report")
+    report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task)), score)
+    write_atomically(out / REPORT, render(report).encode())
+    return Found(result, report, time.perf_counter() - start)
+
+
+def summary(
+    data: NamedTask, result: SearchResult, out: Path, warned: tuple[str, ...], neighbour: Score | None
+) -> SearchReport:
+    """What the report says."""
+    limits, cost = result.limits, result.cost
+    chosen = [one.architecture for one in result.tried].index(result.architecture)
+    labels = torch.bincount(data.task.support.y[0], minlength=len(data.class_names)).tolist()
+    files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
+    shape = ", ".join(map(str, result.space.shape))
+    return SearchReport(
+        data=data.name,
+        class_names=data.class_names,
+        shape=result.space.shape,
+        counts=tuple(labels),
+        seconds=result.seconds,
+        architecture=str(result.architecture),
+        drawing=draw(result.space.graph(result.architecture), shape=result.space.shape),
+        costs=(
+            Cost("parameters", cost.parameters, limits.max_params),
+            Cost("multiply-adds", cost.multiply_adds, limits.max_madds),
+            Cost("peak memory", cost.peak_memory, limits.max_memory, "bytes"),
+            Cost("latency", result.latency, limits.max_latency, "ms"),
+        ),
+        test=scored("found by the search", "test", result.test),
+        expected=scored("found by the search", "validation", result.expected),
+        baselines=() if neighbour is None else (neighbour,),
+        attempts=tuple(
+            Attempt(i, one.at, one.value, one.cost.parameters, one.latency, ETA ** (len(one.accuracies) - RUNGS - 1))
+            for i, one in enumerate(result.tried)
+        ),
+        chosen=chosen,
+        confusion=result.confusion,
+        examples=one_of_each(data.task),
+        warnings=warned,
+        files={name: path.stat().st_size for name, path in files.items()},
+        python=(
+            "import quickstudy\n"
+            f'found = quickstudy.load_network("{out / NETWORK}")\n'
+            f"probabilities = found.module(x).softmax(1)  # x: (n, {shape}), float32\n"
+            "names = [found.class_names[i] for i in probabilities.argmax(1)]"
+        ),
+        onnx=(
+            "import numpy, onnxruntime\n"
+            f'session = onnxruntime.InferenceSession("{out / ONNX}")\n'
+            f'(logits,) = session.run(["logits"], {{"input": x}})  # x: (n, {shape}), numpy.float32\n'
+            "answers = logits.argmax(1)"
+        ),
+        settings={
+            **result.settings,
+            "limits": str(limits),
+            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    )
+
+
+def scored(method: str, setting: str, share: Share | None) -> Score:
+    """A share as the report shows it."""
+    if share is None:
+        raise TooFewExamplesError("the query set is empty, and a report says how the network does on it.")
+    return Score(method, setting, share.percent, None, share.n, None, share.low, share.high)
+
+
+def nearest_neighbour(task: Task) -> Score | None:
+    """How well the most similar example of the support set names those of the query set, which needs no network."""
+    if not task.query.n:
+        return None
+    predictor = NearestNeighbour().adapt(task)
+    answers = [predictor(part[None]).probs.argmax(-1)[0] for part in task.query.x[0].split(QUERIES)]  # type: ignore[attr-defined]
+    right = int((torch.cat(answers) == task.query.y[0]).sum())
+    return scored("nearest neighbour", "test", Share(right, task.query.n))
+
+
+def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> tuple[str, ...]:
+    """What a reader should know before the numbers are believed."""
+    found = []
+    if result.expected.n < FEW:
+        found.append(f"The choice was made by {result.expected.n} validation examples: small differences are noise.")
+    if result.test is not None and neighbour is not None and neighbour.mean > result.test.percent:
+        found.append(
+            f"Nearest neighbour is better on the test set, {neighbour.mean:.1f} % against {result.test.percent:.1f} %: "
+            "give the search more seconds or wider limits, or use nearest neighbour."
+        )
+    if result.confusion is not None:
+        mistakes = result.confusion - torch.diag(result.confusion.diagonal())
+        for a, b in (mistakes >= LOOK_ALIKE).nonzero().tolist():
+            of = int(result.confusion[a].sum())
+            if mistakes[a, b] >= 0.2 * of:
+                names = data.class_names
+                found.append(
+                    f"{int(mistakes[a, b])} of {of} test examples of {names[a]!r} were taken for {names[b]!r}."
+                )
+    return tuple(found[:MOST])
+
+
+def one_of_each(task: Task) -> Tensor | None:
+    """An example of each class, pictures as bytes; None where they are no pictures that can be shown, or series."""
+    x, y = task.support.x[0], task.support.y[0]
+    first = x[torch.stack([(y == label).nonzero()[0, 0] for label in range(int(y.max()) + 1)])]
+    if first.dim() == 3:
+        return first
+    if first.shape[1] not in (1, 3):
+        return None
+    low, high = float(x.min()), float(x.max())
+    return (255 * (first - low) / max(high - low, 1e-12)).round().to(torch.uint8)
 
 
 def table(result: SearchResult) -> str:

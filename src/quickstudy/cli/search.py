@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
-from quickstudy.cli.terminal import bar, console, out_console, prepare, tell
+from quickstudy.cli.terminal import bar, console, note, out_console, prepare, tell
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import SEARCHED, Budget, Progress
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
@@ -117,4 +117,7 @@ def search(
     rows.add_row("tried", f"{len(result.tried)} architectures in {result.seconds:.0f} s")
     out_console.print(rows)
     where = {name: escape(str(out / name)) for name in (NETWORK, ONNX, TABLE, REPORT)}
+    for warning in found.report.warnings:
+        note(warning)
     tell(f"the network: {where[NETWORK]} and {where[ONNX]}; all that was tried: {where[TABLE]}")
+    tell(f"the report: [bold]{where[REPORT]}[/] ({found.seconds:.0f} s)")

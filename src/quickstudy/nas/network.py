@@ -41,18 +41,14 @@ def save_network(path: Path | str, network: Network) -> None:
         ShapeError: Where there are more or fewer names than classes.
 
     Example:
-        >>> import tempfile, torch
+        >>> import tempfile
+        >>> from quickstudy import Network, save_network
         >>> from quickstudy.nas.build import build
-        >>> from quickstudy.nas.network import Network, load_network, save_network
-        >>> from quickstudy.nas.standardise import standardised
         >>> from quickstudy.nas.tiny import Tiny
         >>> space = Tiny(shape=(1, 8, 8), n_classes=2)
-        >>> a = space.sample(generator=torch.Generator().manual_seed(0))
-        >>> module = standardised(build(space, a), torch.rand(5, 1, 8, 8))
+        >>> a = space.architecture(("none", "none", "none", "conv3", "none", "none", 4, 1, 1, "stride1", "avg", "mean"))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_network(folder, Network(space, a, module, ("cat", "dog")))
-        ...     load_network(folder).class_names
-        ('cat', 'dog')
+        ...     save_network(folder, Network(space, a, build(space, a), ("cat", "dog")))
     """
     if len(network.class_names) != network.space.n_classes:
         raise ShapeError(f"{len(network.class_names)} names were given for {network.space.n_classes} classes.")
@@ -72,6 +68,20 @@ def load_network(path: Path | str) -> Network:
     Raises:
         ArtefactError: Where it is damaged, foreign or newer; nothing is changed then.
         DataNotFoundError: Where the folder holds none.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from quickstudy import Network, load_network, save_network
+        >>> from quickstudy.nas.build import build
+        >>> from quickstudy.nas.standardise import standardised
+        >>> from quickstudy.nas.tiny import Tiny
+        >>> space = Tiny(shape=(1, 8, 8), n_classes=2)
+        >>> a = space.sample(generator=torch.Generator().manual_seed(0))
+        >>> module = standardised(build(space, a), torch.rand(5, 1, 8, 8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_network(folder, Network(space, a, module, ("cat", "dog")))
+        ...     load_network(folder).class_names
+        ('cat', 'dog')
     """
     folder = Path(path)
     artefact = read_artefact(folder, KIND)

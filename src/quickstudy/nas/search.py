@@ -116,9 +116,7 @@ def search(
 
     Example:
         >>> import torch
-        >>> from quickstudy import Examples, Task
-        >>> from quickstudy.nas.hunt import Budget
-        >>> from quickstudy.nas.search import search
+        >>> from quickstudy import Budget, Examples, Task, search
         >>> y = torch.arange(60) % 2
         >>> x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + y.view(-1, 1, 1, 1)
         >>> task = Task(Examples(x[None, :40], y[None, :40]), Examples(x[None, 40:], y[None, 40:]), n_way=2)

@@ -1,0 +1,88 @@
+import csv
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.build import Limits
+from quickstudy.nas.hunt import Budget
+from quickstudy.nas.network import load_network
+from quickstudy.nas.train import answer
+from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data
+from quickstudy.tasks.load_task import load_task
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """An npz of pictures whose brightest row tells the class."""
+    y = np.arange(90) % 3
+    x = 0.3 * np.random.default_rng(0).random((90, 1, 6, 6), np.float32)
+    x[np.arange(90), 0, 2 * y] += 1
+    path = tmp_path_factory.mktemp("data") / "rows.npz"
+    np.savez(path, x=x, y=np.array(["ant", "bee", "cat"])[y])
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(arrays, tmp_path_factory):
+    out, stages = tmp_path_factory.mktemp("out"), []
+    result = search_data(
+        load_task(arrays),
+        out=out,
+        budget=Budget(seconds=None, trials=3, steps=5),
+        limits=Limits(max_params=2000),
+        proposer=RandomSearch(),
+        on_stage=stages.append,
+    )
+    return result, out, stages
+
+
+def test_the_saved_network_and_its_export_answer_as_the_one_that_was_found(found, arrays):
+    result, out, _ = found
+    x = load_task(arrays).task.query.x[0]
+    logits = result.result.network(x).detach()
+    saved = load_network(out / "network")
+    assert torch.equal(saved.module(x), logits)
+    assert saved.class_names == ("ant", "bee", "cat")
+    session = onnxruntime.InferenceSession(out / ONNX)
+    (exported,) = session.run(["logits"], {"input": x.numpy()})
+    assert np.allclose(exported, logits.numpy(), atol=1e-4 * max(1.0, float(logits.abs().max())))
+
+
+def test_the_table_has_a_row_for_each_architecture_that_was_tried(found):
+    result, out, _ = found
+    rows = list(csv.DictReader((out / TABLE).read_text().splitlines()))
+    assert [row["architecture"] for row in rows] == [str(one.architecture) for one in result.result.tried]
+    assert all(int(row["parameters"]) <= 2000 for row in rows)
+    assert all(float(row["latency ms"]) > 0 for row in rows)
+
+
+def test_the_report_and_the_files_say_the_same_as_the_result(found, arrays):
+    result, out, stages = found
+    report, page = result.report, (out / "report.html").read_text()
+    assert report.test.mean == result.result.test.percent
+    assert report.attempts[report.chosen].parameters == result.result.cost.parameters
+    assert [cost.limit for cost in report.costs] == [2000, None, None, None]
+    assert f"{result.result.cost.parameters:,}" in page
+    assert "nearest neighbour" in page
+    settings = json.loads((out / "network" / "prior.json").read_text())["settings"]
+    assert settings["training"]["test"] == str(result.result.test)
+    assert (out / STUDIES).exists()
+    assert stages[-1] == "writing the report"
+
+
+def test_the_lines_of_python_in_the_report_run(found, arrays):
+    names = {"x": load_task(arrays).task.query.x[0]}
+    exec(found[0].report.python, names)
+    assert set(names["names"]) <= {"ant", "bee", "cat"}
+    names["x"] = names["x"].numpy()
+    exec(found[0].report.onnx, names)
+    best = answer(found[0].result.network, torch.from_numpy(names["x"])).argmax(1)
+    assert names["answers"].tolist() == best.tolist()
+
+
+def test_few_validation_examples_are_told_of(found):
+    assert any("validation examples" in warning for warning in found[0].report.warnings)
