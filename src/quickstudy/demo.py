@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from quickstudy import __version__
 from quickstudy.adapt_folder import scratch
 from quickstudy.artefacts import write_atomically
 from quickstudy.learners.catalogue import Recipe
@@ -84,7 +83,7 @@ def run_demo(
         "seconds": round(history.seconds, 1),
         "seed": seed,
         "unknown": to_settings(calibrate(learner, splits.validation)),
-        **provenance(__version__),
+        **provenance(),
     }
     save(out / "prior", Prior(learner, recipe, splits.encoder.to_settings(), training))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quickstudy import __version__
 from quickstudy.artefacts import WEIGHTS, write_atomically
 from quickstudy.errors import TooFewExamplesError
 from quickstudy.experience.proposer import Proposer
@@ -97,7 +96,7 @@ def search_data(
         "validation": str(result.expected),
         "test": str(result.test),
         **result.settings,
-        **provenance(__version__),
+        **provenance(),
     }
     network = Network(result.space, result.architecture, result.network, data.class_names, data.inputs, training)
     save_network(out / NETWORK, network)

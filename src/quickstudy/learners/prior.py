@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def check_recipe(prior: Prior) -> None:
         )
 
 
-def provenance(version: str) -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Versions, the commit where this is a checkout, and the date, for `Prior.training`."""
-    versions = {"quickstudy": version, "torch": torch.__version__}
+    versions = {"quickstudy": version("quickstudy"), "torch": torch.__version__}
     return {"versions": versions, "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -116,7 +117,12 @@ def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
     folder = Path(path)
     artefact = read_artefact(folder, KIND)
     recipe: Recipe = require(artefact.settings, folder, lambda settings: Recipe.from_settings(settings["recipe"]))
-    learner: Learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
+    try:
+        learner: Learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
+    except ShapeError as error:
+        if recipe.net is None:
+            raise  # the network is the user's own
+        raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
     try:
         learner.load_state_dict(dict(artefact.tensors))
     except RuntimeError as error:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 
-from quickstudy import __version__
 from quickstudy.errors import OutputExistsError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Options, Recipe
 from quickstudy.learners.learner import Learner
@@ -156,7 +155,7 @@ def train_prior(
         "steps": history.step,
         "seconds": round(history.seconds, 1),
         "validation": None if best is None else {"metric": best.metric, "mean": best.mean, "ci95": best.ci95},
-        **provenance(__version__),
+        **provenance(),
     }
     model.cpu()
     if fabric.is_global_zero:
