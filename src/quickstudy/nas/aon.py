@@ -124,6 +124,7 @@ class AON(nn.Module):
         feedback: Feedback | None = None,
         weights: Tensor | None = None,
         steps: int = STEPS,
+        considered: int | None = None,
         greedy: Tensor | None = None,
         generator: Generator,
     ) -> list[Step]:
@@ -136,8 +137,9 @@ class AON(nn.Module):
             weights: `(b, c)`: what a standard deviation of each cost takes off the objective, in standard deviations
                 of the outcome.
             steps: Updates.
+            considered: Random changes that an update looks at, beside staying; None for all.
             greedy: `(b,)`, True where a walk takes what is likeliest and draws nothing; nowhere by default.
-            generator: Draws the others' steps.
+            generator: Draws the others' steps, and what is considered.
         """
         b, tokens = len(start), landscape.tokens
         if feedback is None:
@@ -150,7 +152,7 @@ class AON(nn.Module):
         logits = ANCHOR * told.has(at)
         found = []
         for step in range(steps):
-            near = landscape.around(at)
+            near = landscape.around(at, some(considered, (b, tokens), generator))
             seen, gain, value = told.tokens(at, near, logits, step / steps)
             h = torch.cat([seen, self.embedding.expand(b, -1, -1)], -1)
             h = torch.relu(self.look(h))
@@ -247,6 +249,13 @@ class Told:
         return odds.masked_fill(nowhere, 0.0).log_softmax(1).masked_fill(shut, -math.inf)
 
 
+def some(n: int | None, shape: tuple[int, int], generator: Generator) -> Tensor | None:
+    """True at `n` random places of each row; None for all."""
+    if n is None or n >= shape[1]:
+        return None
+    return torch.rand(shape, generator=generator).argsort(1) < n
+
+
 def scores(values: Tensor) -> Tensor:
     """Normal scores `(b, t)` among the `t` of a row; see `normal_scores`."""
     below = (values[:, :, None] > values[:, None]).sum(2) + 0.5 * (values[:, :, None] == values[:, None]).sum(2)
@@ -275,14 +284,13 @@ def improve(
     n: int,
     *,
     weights: Tensor | None = None,
-    drawn: int = 200,
-    starts: int = 4,
+    starts: int = 3,
     generator: Generator,
 ) -> list[Architecture]:
     """At most `n` members that AON would try next, the most promising first, none of which was tried.
 
-    Walks begin at the best trials and at the best by AEN of some random members; from each start one goes greedily and
-    one at random. A walk offers what it may end on, likeliest first; all walks' first offers come before all second
+    Walks begin at the best trials and at the best by AEN of the landscape's sample; from each start one goes greedily
+    and one at random. A walk offers what it may end on, likeliest first; all walks' first offers come before all second
     ones, and by AON's own value among each other.
 
     Args:
@@ -291,7 +299,6 @@ def improve(
         trials: All that was tried, failures too: those count as worse than all others.
         n: To be found.
         weights: `(c,)`, of the landscape's costs.
-        drawn: Random members among which AEN finds starts.
         starts: At most as many of either kind.
         generator: Of all randomness.
     """
@@ -302,7 +309,7 @@ def improve(
     if not values.isfinite().all():  # nothing but failures
         values = torch.zeros_like(values)
     of_cost = torch.zeros(landscape.costs.shape[1]) if weights is None else weights
-    members = landscape.numbers(list({space.sample(generator=generator): None for _ in range(drawn)}))
+    members = landscape.sample
     promise = landscape.mean[members] - landscape.costs[members] @ of_cost
     began = [members[promise.argsort(descending=True, stable=True)[:starts]]]
     if len(past):
@@ -344,7 +351,6 @@ class AONSearch(Proposer[Architecture, Space]):
         prior: AENs of the same experience.
         costs: Finds the costs that are weighed.
         weights: `(c,)`, what a standard deviation of each cost takes off, in standard deviations of the outcome.
-        drawn: Random members among which AEN finds starts.
 
     Raises:
         ShapeError: Where the prior needs an embedding that the task does not have.
@@ -357,9 +363,8 @@ class AONSearch(Proposer[Architecture, Space]):
         *,
         costs: Facts | None = None,
         weights: Tensor | None = None,
-        drawn: int = 200,
     ) -> None:
-        self.aon, self.prior, self.costs, self.weights, self.drawn = aon, prior, costs, weights, drawn
+        self.aon, self.prior, self.costs, self.weights = aon, prior, costs, weights
         self._landscape: tuple[TaskDescription, Landscape] | None = None
 
     def landscape(self, task: TaskDescription, space: Space) -> Landscape:
@@ -379,5 +384,5 @@ class AONSearch(Proposer[Architecture, Space]):
     ) -> list[Architecture]:
         """`n` that AON would try next, and random members where its walks find fewer."""
         landscape = self.landscape(task, space)
-        found = improve(self.aon, landscape, trials, n, weights=self.weights, drawn=self.drawn, generator=generator)
+        found = improve(self.aon, landscape, trials, n, weights=self.weights, generator=generator)
         return found + unseen(space, n - len(found), {*tried(trials), *found}, generator=generator)

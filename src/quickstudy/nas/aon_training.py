@@ -13,6 +13,7 @@ from quickstudy.errors import ShapeError
 from quickstudy.nas.aen import Facts, Prior, learn
 from quickstudy.nas.aon import AON, Feedback, Step
 from quickstudy.nas.architecture import Architecture, Encoded
+from quickstudy.nas.baselines.candidates import LISTED
 from quickstudy.nas.landscape import Landscape
 from quickstudy.nas.source import Rows, normal_scores
 from quickstudy.surrogates.gaussian_process import GaussianProcess
@@ -28,7 +29,10 @@ WITHOUT_COST = 0.5
 HEAVIEST = 1.0
 """What a standard deviation of a cost takes off at most."""
 VALIDATIONS = 8
-"""Batches of walks by which a task that is held out is judged."""
+"""Batches of walks by which AON is judged, or one a task, if those are more."""
+CONSIDERED = 16
+"""Changes that an update looks at in training, in a space too large to be listed: there most neighbours are new, and to
+evaluate them costs more than all else."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ def learn_to_improve(
     parts = lessons(prior, experience, costs=costs, folds=folds, epochs=epochs, generator=generator)
     held_out = parts[-1] if len(experience) >= 4 else [lesson for part in parts for lesson in part]
     taught = [lesson for part in (parts[:-1] if len(experience) >= 4 else parts) for lesson in part]
+    considered = CONSIDERED if math.prod(map(len, prior.space.choices.values())) > LISTED else None
     seed = int(torch.randint(2**31, (), generator=generator))
     optimizer = torch.optim.AdamW(aon.parameters(), lr=lr, weight_decay=1e-2)
-    best, kept, since = judged(aon, held_out, walks, seed), deepcopy(aon.state_dict()), 0
+    best, kept, since = judged(aon, held_out, walks, considered, seed), deepcopy(aon.state_dict()), 0
     if on_progress is not None:
         on_progress(0, iterations, best)
     for iteration in range(1, iterations + 1):
@@ -121,14 +126,19 @@ def learn_to_improve(
         lesson = taught[int(torch.randint(len(taught), (), generator=generator))]
         given = draw(lesson, walks, generator)
         steps = aon.walk(
-            lesson.landscape, given.start, feedback=given.feedback, weights=given.weights, generator=generator
+            lesson.landscape,
+            given.start,
+            feedback=given.feedback,
+            weights=given.weights,
+            considered=considered,
+            generator=generator,
         )
         optimizer.zero_grad()
         loss(lesson, given, steps).backward()
         nn.utils.clip_grad_norm_(aon.parameters(), 1.0)
         optimizer.step()
         if iteration % every == 0:
-            value, since = judged(aon, held_out, walks, seed), since + 1
+            value, since = judged(aon, held_out, walks, considered, seed), since + 1
             if value > best:
                 best, kept, since = value, deepcopy(aon.state_dict()), 0
             if on_progress is not None:
@@ -241,12 +251,12 @@ def loss(lesson: Lesson, given: Walks, steps: Sequence[Step]) -> Tensor:
     return total
 
 
-def judged(aon: AON, lessons: Sequence[Lesson], walks: int, seed: int) -> float:
+def judged(aon: AON, lessons: Sequence[Lesson], walks: int, considered: int | None, seed: int) -> float:
     """The mean objective of what greedy walks end on, the same walks whenever it is asked."""
-    total = 0.0
+    total, batches = 0.0, max(1, VALIDATIONS // len(lessons))
     for lesson in lessons:
         generator = Generator().manual_seed(seed)
-        for _ in range(VALIDATIONS):
+        for _ in range(batches):
             given = draw(lesson, walks, generator)
             greedy = torch.ones(walks, dtype=torch.bool)
             with torch.no_grad():
@@ -255,9 +265,10 @@ def judged(aon: AON, lessons: Sequence[Lesson], walks: int, seed: int) -> float:
                     given.start,
                     feedback=given.feedback,
                     weights=given.weights,
+                    considered=considered,
                     greedy=greedy,
                     generator=generator,
                 )
             end = last.near.gather(1, last.log_probability.argmax(1, keepdim=True))
             total += float(rewards(lesson, given, end).mean())
-    return total / (VALIDATIONS * len(lessons))
+    return total / (batches * len(lessons))

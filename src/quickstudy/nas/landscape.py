@@ -14,8 +14,8 @@ from quickstudy.nas.space import Space
 Judge = Callable[[Sequence[Architecture], Encoded], Tensor]
 """What becomes of architectures, `(n,)`: a teacher's word."""
 SAMPLE = 64
-"""Members by which distances and costs are put in units; drawn by a generator of their own, so that they are the same
-for every search of a space."""
+"""Members by which distances and costs are put in units, and from which walks begin; drawn by generators of their own,
+so that they are the same for every search of a space."""
 FINEST = 1e-4
 """To which numbers are rounded: what a graph's are must not depend on which others are looked at beside it."""
 CHUNK = 1024
@@ -72,12 +72,13 @@ class Landscape:
         self._columns: dict[str, Tensor] = {}
         sample = [space.sample(generator=Generator().manual_seed(i)) for i in range(SAMPLE)]
         self._centre, self._spread = torch.zeros(()), torch.ones(())
-        at = self.numbers(sample)
+        at = self.sample = self.numbers(list(dict.fromkeys(sample)))
+        """Numbers of some random members, without repetition."""
         if costs is not None:
             self._centre, self._spread = self.costs[at].mean(0), self.costs[at].std(0).clamp_min(1e-6)
             self._columns["costs"] = (self._columns["costs"] - self._centre) / self._spread
         squared = torch.cdist(self.features[at], self.features[at]).square()
-        self.distance = float(squared.sum() / (SAMPLE * (SAMPLE - 1))) ** 0.5 or 1.0
+        self.distance = float(squared.sum() / max(1, len(at) * (len(at) - 1))) ** 0.5 or 1.0
         """The root mean squared distance between two members."""
 
     @property
@@ -127,26 +128,38 @@ class Landscape:
         self._look()
         return torch.tensor(found, dtype=torch.int64)
 
-    def around(self, at: Tensor) -> Tensor:
-        """`(b,)` to `(b, tokens)`: the number of what has that value and all others alike; -1 where it is no member."""
-        rows = [self._neighbours(number) for number in at.tolist()]
+    def around(self, at: Tensor, only: Tensor | None = None) -> Tensor:
+        """`(b,)` to `(b, tokens)`: the number of what has that value and all others alike; -1 where it is no member.
+
+        Args:
+            at: Where.
+            only: `(b, tokens)`, True where a change is to be looked at; others are -1, as if they led nowhere.
+        """
+        if only is None:
+            rows = [self._neighbours(number) for number in at.tolist()]
+        else:
+            rows = [self._some(number, mask) for number, mask in zip(at.tolist(), only.tolist(), strict=True)]
         self._look()
         return torch.from_numpy(np.stack(rows))
 
     def _neighbours(self, number: int) -> np.ndarray:
         if number not in self._around:
-            own = self.architectures[number]
-            values = [places[value] for places, (_, value) in zip(self._places, own.choices)]
-            code = sum(v * stride for v, stride in zip(values, self._strides))
-            found = np.empty(len(self._pairs), np.int64)
-            for i, (c, v) in enumerate(self._pairs):
+            self._around[number] = self._some(number, [True] * self.tokens)
+        return self._around[number]
+
+    def _some(self, number: int, mask: Sequence[bool]) -> np.ndarray:
+        own = self.architectures[number]
+        values = [places[value] for places, (_, value) in zip(self._places, own.choices)]
+        code = sum(v * stride for v, stride in zip(values, self._strides))
+        found = np.full(self.tokens, -1, np.int64)
+        for i, (c, v) in enumerate(self._pairs):
+            if mask[i] or v == values[c]:
                 near = code + (v - values[c]) * self._strides[c]
                 if near not in self._number:
                     self._visit(near, own, c, v)
-                there = number if near == code else self._number[near]
+                there = self._number[near]
                 found[i] = there if there >= 0 and self._member[there] else -1
-            self._around[number] = found
-        return self._around[number]
+        return found
 
     def _visit(self, code: int, own: Architecture, c: int, v: int) -> None:
         name = own.choices[c][0]
