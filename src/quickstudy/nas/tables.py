@@ -46,6 +46,8 @@ class TableTask:
     """What is reported; None where that is the mean of the other runs."""
     brief: Tensor | None = None  # (members,) float64
     """Validation accuracy after a brief training, where there is such."""
+    parameters: Tensor | None = None  # (members,) float64
+    """Their number, in any unit, where it is known."""
 
     def objective(self, seed: int) -> Tensor:
         """`(members,)`: what a search sees in this repetition."""
@@ -122,8 +124,8 @@ def nasbench201() -> Table:
 
     It reads `nasbench201/nasbench201.npz` in `$QUICKSTUDY_DATA` or the cache: `ops` (5,) names, `arch` (15625, 6)
     positions in them, in the order of the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3, and `shb_cifar10_val_acc` (15625, 3)
-    percent, NaN where a run is missing, and `cifar10_val` (15625,), after 12 epochs; the same of `cifar100` and
-    `imagenet`.
+    percent, NaN where a run is missing, `cifar10_val` (15625,), after 12 epochs, and `shb_cifar10_model_size` (15625,);
+    the same of `cifar100` and `imagenet`.
 
     Raises:
         DataNotFoundError: Where there is no such file.
@@ -134,8 +136,11 @@ def nasbench201() -> Table:
     tasks = {}
     for name in ("cifar10", "cifar100", "imagenet"):
         runs = torch.from_numpy(_array(path, stored, f"shb_{name}_val_acc").astype(np.float64))
-        brief = torch.from_numpy(_array(path, stored, f"{name}_val").astype(np.float64))
-        tasks[name] = TableTask(name, runs, brief=brief)
+        brief, parameters = (
+            torch.from_numpy(_array(path, stored, array).astype(np.float64))
+            for array in (f"{name}_val", f"shb_{name}_model_size")
+        )
+        tasks[name] = TableTask(name, runs, brief=brief, parameters=parameters)
     operations = [str(operation) for operation in _array(path, stored, "ops")]
     architectures = _architectures(space, [operations] * 6, _array(path, stored, "arch"))
     return Table(space, architectures, tasks)
@@ -146,7 +151,7 @@ def nasbenchgraph() -> Table:
 
     It reads `nasbenchgraph/nasbenchgraph.npz` in `$QUICKSTUDY_DATA` or the cache: `links` (9, 4) digits and `ops` (9,)
     names, `arch` (26206, 5) positions in the former and four in the latter, `cora__valid_perf` and `cora__perf`
-    (26206,) parts of 1; the same of the other five.
+    (26206,) parts of 1, and `cora__para` (26206,); the same of the other five.
 
     Raises:
         DataNotFoundError: Where there is no such file.
@@ -158,11 +163,11 @@ def nasbenchgraph() -> Table:
     architectures = _architectures(NASBenchGraph(), [links, *[operations] * 4], _array(path, stored, "arch"))
     tasks = {}
     for name in ("cora", "citeseer", "pubmed", "cs", "physics", "photo"):
-        seen, test = (
-            torch.from_numpy(_array(path, stored, f"{name}__{what}").astype(np.float64)) * 100
-            for what in ("valid_perf", "perf")
+        seen, test, parameters = (
+            torch.from_numpy(_array(path, stored, f"{name}__{what}").astype(np.float64))
+            for what in ("valid_perf", "perf", "para")
         )
-        tasks[name] = TableTask(name, seen[:, None], test)
+        tasks[name] = TableTask(name, 100 * seen[:, None], 100 * test, parameters=parameters)
     return Table(NASBenchGraph(frozenset(architectures)), architectures, tasks)
 
 
