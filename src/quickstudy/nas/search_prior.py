@@ -1,0 +1,202 @@
+"""What earlier tasks taught a search: AEN, AON and the task encoder, learned together and saved as one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
+from quickstudy.errors import DamagedArtefactError, ShapeError
+from quickstudy.experience.trial import TaskDescription, Trial
+from quickstudy.nas.aen import Prior, learn
+from quickstudy.nas.aon import AON, AONSearch
+from quickstudy.nas.aon_training import learn_to_improve
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.facts import log_costs
+from quickstudy.nas.source import Rows
+from quickstudy.nas.space import Space
+from quickstudy.nas.tiny import Tiny
+from quickstudy.nets.task_encoder import TaskEncoder
+from quickstudy.tasks.episodes import to_float
+from quickstudy.tasks.task import Task
+
+KIND = "architecture search"
+COSTS = 3
+"""Proxies that AEN is given: the logarithms of parameters, multiply-adds and peak memory."""
+DRAWN = 256
+"""Candidates of a proposal, besides neighbours and AON's."""
+SHAPE, CLASSES = (1, 28, 28), 10
+"""Of the space that stands for all: what AEN knows of a network does not depend on them."""
+
+
+@dataclass(frozen=True)
+class SearchPrior:
+    """What is known of Tiny from earlier tasks."""
+
+    aen: Prior
+    aon: AON | None = None
+    encoder: TaskEncoder | None = None
+    """Where AEN is told of the task."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What it learned from, in plain values."""
+
+    def describe(self, task: Task, name: str) -> TaskDescription:
+        """A task as the prior knows it: embedded by its support set, where it has an encoder."""
+        if self.encoder is None:
+            return TaskDescription(name)
+        generator = Generator().manual_seed(0)
+        with torch.no_grad():
+            x, y = to_float(task.support.x), task.support.y
+            return TaskDescription(name, self.encoder(x, y, task.support.mask, generator=generator)[0])
+
+    def proposer(self, *, drawn: int = DRAWN, guarded: bool = True, feedback: bool = True) -> BayesianSearch:
+        """Bayesian search around AEN, with AON's candidates."""
+        return BayesianSearch(self.aen, drawn=drawn, guarded=guarded, feedback=feedback, improve=self.improver())
+
+    def improver(
+        self,
+    ) -> Callable[[TaskDescription, Sequence[Trial[Architecture]], Space, int, Generator], list[Architecture]] | None:
+        """What `BayesianSearch` takes as `improve`."""
+        if self.aon is None:
+            return None
+        search = AONSearch(self.aon, self.aen, costs=log_costs)
+        return lambda task, trials, space, n, generator: search.propose(task, trials, space, n=n, generator=generator)
+
+
+def learn_search_prior(
+    experience: Mapping[str, Rows],
+    *,
+    encoder: TaskEncoder | None = None,
+    members: int = 5,
+    width: int = 32,
+    epochs: int = 150,
+    jitter: float = 0.3,
+    iterations: int = 300,
+    seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> SearchPrior:
+    """Learns from what became of members of Tiny on earlier tasks.
+
+    Args:
+        experience: By task; each with its space, and with the encoder's embedding where there is an encoder.
+        encoder: Already trained; AEN is told its embeddings.
+        members: AENs.
+        width: Of each.
+        epochs: Of AEN.
+        jitter: Noise on the embeddings, see `learn`.
+        iterations: Of AON, which needs two tasks at least; 0 leaves it out.
+        seed: Of all randomness.
+        training: What is to be remembered of it, in plain values.
+        on_progress: Is told the stage, what is done and how much there is.
+
+    Raises:
+        ShapeError: Where there is no task, or one without embedding though there is an encoder.
+    """
+    say = on_progress or (lambda stage, done, total: None)
+    size = 0 if encoder is None else task_size(encoder)
+    if bare := [name for name, rows in experience.items() if size and (rows.task is None or len(rows.task) != size)]:
+        raise ShapeError(f"{bare[0]} has no embedding of {size} numbers, which this encoder gives. Embed each task.")
+    generator = Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        aen = Prior(standing(), members=members, facts=log_costs, task=size, proxies=COSTS, width=width)
+        aon = AON(standing()) if iterations and len(experience) > 1 else None
+    learn(
+        aen,
+        experience,
+        epochs=epochs,
+        jitter=jitter if size else 0.0,
+        generator=generator,
+        on_progress=lambda done, total: say("AEN", done, total),
+    )
+    if aon is not None:
+        learn_to_improve(
+            aon,
+            aen,
+            experience,
+            costs=log_costs,
+            iterations=iterations,
+            generator=generator,
+            on_progress=lambda done, total, value: say("AON", done, total),
+        )
+    facts = {"tasks": {name: len(rows) for name, rows in experience.items()}, "seed": seed, **(training or {})}
+    return SearchPrior(aen, aon, encoder, facts)
+
+
+def standing() -> Tiny:
+    """The space that stands for all sizes of inputs."""
+    return Tiny(shape=SHAPE, n_classes=CLASSES)
+
+
+def task_size(encoder: TaskEncoder) -> int:
+    """Numbers of an embedding."""
+    return int(encoder.embed(encoder.centre[None]).shape[1])
+
+
+def save_search_prior(path: Path | str, prior: SearchPrior) -> None:
+    """Saves a prior as a folder with `prior.json` and `weights.safetensors`."""
+    parts = {"aen": prior.aen, "aon": prior.aon, "encoder": prior.encoder}
+    tensors = {
+        f"{part}.{name}": value
+        for part, module in parts.items()
+        if module is not None
+        for name, value in module.state_dict().items()
+    }
+    first = next(prior.aen.each())
+    settings = {
+        "space": prior.aen.space.id,
+        "members": len(prior.aen.members),
+        "width": first.head[0].out_features,
+        "aon": prior.aon is not None,
+        "encoder": None if prior.encoder is None else task_size(prior.encoder),
+        "training": dict(prior.training),
+    }
+    write_artefact(Path(path), Artefact(KIND, settings, tensors))
+
+
+def load_search_prior(path: Path | str) -> SearchPrior:
+    """Loads a prior, in evaluation mode, on the CPU.
+
+    Raises:
+        ArtefactError: Where it is damaged, foreign or newer, or of another version of the space.
+        DataNotFoundError: Where the folder holds none.
+    """
+    folder = Path(path)
+    artefact = read_artefact(folder, KIND)
+
+    def read(settings: Mapping[str, Any]) -> SearchPrior:
+        space, size = standing(), settings["encoder"]
+        if settings["space"] != space.id:
+            raise ValueError(f"it is of the space {settings['space']}, and this version has {space.id}")
+        aen = Prior(
+            space,
+            members=int(settings["members"]),
+            facts=log_costs,
+            task=size or 0,
+            proxies=COSTS,
+            width=int(settings["width"]),
+        )
+        aon = AON(space) if settings["aon"] else None
+        return SearchPrior(aen, aon, TaskEncoder(size) if size else None, dict(settings["training"]))
+
+    with torch.random.fork_rng(devices=[]):  # modules draw weights that are replaced at once
+        prior: SearchPrior = require(artefact.settings, folder, read)
+    for part, module in (("aen", prior.aen), ("aon", prior.aon), ("encoder", prior.encoder)):
+        if module is not None:
+            own: dict[str, Tensor] = {
+                name.removeprefix(f"{part}."): value
+                for name, value in artefact.tensors.items()
+                if name.startswith(f"{part}.")
+            }
+            try:
+                module.load_state_dict(own)
+            except RuntimeError as error:
+                why = " ".join(str(error).split())[:300]
+                raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
+            module.eval()
+    return prior

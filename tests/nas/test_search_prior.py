@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from torch import Generator
+
+from quickstudy.errors import DamagedArtefactError, ShapeError
+from quickstudy.experience.trial import Trial
+from quickstudy.nas.aen import expected
+from quickstudy.nas.build import Limits, count
+from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior, task_size
+from quickstudy.nas.source import Rows
+from quickstudy.nas.tiny import Tiny
+from quickstudy.nets.task_encoder import TaskEncoder
+from quickstudy.tasks.task import Examples, Task
+
+SPACES = {"small": Tiny(shape=(1, 8, 8), n_classes=2), "coloured": Tiny(shape=(3, 9, 9), n_classes=4)}
+
+
+def toy_task(space: Tiny) -> Task:
+    generator = Generator().manual_seed(1)
+    y = torch.arange(20)[None] % space.n_classes
+    x = torch.rand(1, 20, *space.shape, generator=generator)
+    return Task(Examples(x, y), Examples(x, y), space.n_classes)
+
+
+def experience(encoder: TaskEncoder | None = None) -> dict[str, Rows]:
+    """On every task the more multiply-adds, the better."""
+    found = {}
+    for i, (name, space) in enumerate(SPACES.items()):
+        generator = Generator().manual_seed(i)
+        drawn = tuple(space.sample(generator=generator) for _ in range(24))
+        values = torch.tensor([float(count(space, a).multiply_adds) for a in drawn]).double().log()
+        task = None if encoder is None else encoder(toy_task(space).support.x, toy_task(space).support.y)[0].detach()
+        found[name] = Rows(drawn, values, task=task, space=space)
+    return found
+
+
+@pytest.fixture(scope="module")
+def prior():
+    encoder = TaskEncoder(12)
+    return learn_search_prior(experience(encoder), encoder=encoder, members=2, width=8, epochs=60, iterations=2)
+
+
+def test_what_was_learned_holds_for_inputs_of_another_size(prior):
+    space, generator = Tiny(shape=(2, 12, 12), n_classes=3), Generator().manual_seed(9)
+    drawn = [space.sample(generator=generator) for _ in range(40)]
+    task = prior.describe(toy_task(space), "new")
+    said = expected(prior.aen, drawn, task.embedding, space=space).mean
+    cost = torch.tensor([float(count(space, a).multiply_adds) for a in drawn])
+    assert torch.corrcoef(torch.stack([said, cost.log()]))[0, 1] > 0.7
+
+
+def test_proposals_keep_to_limits_and_are_new(prior):
+    space, limits = SPACES["small"], Limits(max_params=2000)
+    within, task = limits.within(space), prior.describe(toy_task(space), "new")
+    proposer, trials = prior.proposer(drawn=16), []
+    for i in range(4):
+        (found,) = proposer.propose(task, trials, within, generator=Generator().manual_seed(i))
+        assert limits.allows(count(space, found))
+        assert found not in [trial.choice for trial in trials]
+        trials.append(Trial(found, float(i)))
+
+
+def test_a_saved_prior_comes_back_as_it_was(prior, tmp_path):
+    save_search_prior(tmp_path, prior)
+    back = load_search_prior(tmp_path)
+    space = SPACES["coloured"]
+    drawn = [space.sample(generator=Generator().manual_seed(i)) for i in range(5)]
+    task, again = (one.describe(toy_task(space), "new") for one in (prior, back))
+    assert torch.equal(task.embedding, again.embedding)
+    assert torch.equal(
+        expected(prior.aen, drawn, task.embedding, space=space).mean,
+        expected(back.aen, drawn, task.embedding, space=space).mean,
+    )
+    assert back.training == prior.training
+    ((first,), (second,)) = (
+        one.proposer(drawn=16).propose(task, [Trial(drawn[0], 1.0)], space, generator=Generator().manual_seed(3))
+        for one in (prior, back)
+    )
+    assert first == second
+
+
+def test_a_prior_of_another_space_or_with_other_weights_is_refused(prior, tmp_path):
+    save_search_prior(tmp_path, prior)
+    path = tmp_path / "prior.json"
+    sound = json.loads(path.read_text())
+    for change, said in (({"space": "tiny/9"}, "tiny/9"), ({"width": 16}, "do not fit")):
+        path.write_text(json.dumps({**sound, "settings": {**sound["settings"], **change}}))
+        with pytest.raises(DamagedArtefactError, match=said):
+            load_search_prior(tmp_path)
+
+
+def test_an_encoder_needs_embeddings_of_its_size():
+    with pytest.raises(ShapeError, match="small has no embedding of 12"):
+        learn_search_prior(experience(), encoder=TaskEncoder(12))
+    assert task_size(TaskEncoder(12)) == 12
