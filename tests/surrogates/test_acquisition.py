@@ -108,3 +108,9 @@ def test_nothing_is_proposed_twice_or_beyond_the_limits(pool):
 def test_a_batch_of_nothing_is_refused(pool):
     with pytest.raises(ShapeError, match="0 candidates"):
         propose(process().candidates(pool), 0, best=1.0)
+
+
+def test_without_exploration_the_best_mean_is_proposed(pool):
+    candidates = process().candidates(pool)
+    mean, _ = candidates.moments()
+    assert propose(candidates, 1, best=float(mean.median()), exploration=1e-6)[0] == mean.argmax()

@@ -24,6 +24,8 @@ NEAR = 5
 """The best trials, whose neighbours are candidates."""
 IMPROVED = 20
 """Candidates that are asked of `improve`."""
+LUCK = 0.75
+"""Share of what the process does not explain of a value that is taken for luck; the rest is the member's own."""
 
 
 class BayesianSearch(Proposer[Architecture, Space]):
@@ -33,17 +35,22 @@ class BayesianSearch(Proposer[Architecture, Space]):
     found, and the prior's weight is the probability that it predicts better than a constant: where it mispredicts the
     first outcomes, the search goes on as if there were none.
 
+    Improvement is over the best posterior mean of a trial, and the process's standard deviation is taken times
+    `exploration`: where outcomes are few and noisy, plain expected improvement spends them on what is unknown rather
+    than on what is good.
+
     A proposal is the best of a shortlist of members that were not tried: those of which the prior expects most and as
     many at random, half of `drawn` each (without a prior, all at random); the neighbours of the five best trials; and
     what `improve` offers.
 
-    A single outcome is noisy, and the best of many was lucky as well as good. So the `incumbent` is the trial with the
-    best posterior mean, not with the best value.
+    A single outcome is noisy, and the best of many was lucky as well as good. So the `incumbent` is the trial that is
+    best when three quarters of what the process does not explain are taken for luck.
 
     Args:
         prior: Learned from other tasks; None searches on one-hot codes around a constant.
         guarded: Whether the prior's weight may fall; else it is 1.
         feedback: Whether outcomes count; else architectures are proposed in the order of the prior.
+        exploration: Of standard deviations in the expected improvement; 1 is the textbook's.
         drawn: Candidates of each proposal, besides neighbours.
         improve: Offers more of them.
 
@@ -58,10 +65,12 @@ class BayesianSearch(Proposer[Architecture, Space]):
         *,
         guarded: bool = True,
         feedback: bool = True,
+        exploration: float = 0.3,
         drawn: int = 2000,
         improve: Improve | None = None,
     ) -> None:
-        self.prior, self.guarded, self.feedback, self.drawn, self.improve = prior, guarded, feedback, drawn, improve
+        self.prior, self.guarded, self.feedback, self.exploration = prior, guarded, feedback, exploration
+        self.drawn, self.improve = drawn, improve
         self._pool: tuple[Known, Tensor, Tensor] | None = None
 
     def propose(
@@ -86,10 +95,12 @@ class BayesianSearch(Proposer[Architecture, Space]):
             return [known.architectures[i] for i in left[order[:n]].tolist()]
         chosen = self.shortlist(known, left, task, trials, space, n, generator)
         process = self.fit(known, at, values)
+        expected, _ = process.posterior(known.features[at], prior_mean=None if known.mean is None else known.mean[at])
         found = propose(
             process.candidates(known.features[chosen], prior_mean=None if known.mean is None else known.mean[chosen]),
             n,
-            best=float(values.max()),
+            best=float(expected.max()),
+            exploration=self.exploration,
         )
         return [known.architectures[i] for i in chosen[found].tolist()]
 
@@ -119,15 +130,16 @@ class BayesianSearch(Proposer[Architecture, Space]):
     def incumbent(
         self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
     ) -> Trial[Architecture] | None:
-        """The trial with the best posterior mean; of two that are equal, the one with the better value."""
+        """The trial whose value, less most of its luck, is best."""
         known, _, _ = self.pool(task, space)
         at, values = outcomes(known, trials)
         if not self.feedback or len(at) < 3:
             return super().incumbent(task, trials, space)
         mean = None if known.mean is None else known.mean[at]
         expected, _ = self.fit(known, at, values).posterior(known.features[at], prior_mean=mean)
+        worth_of = (LUCK * expected + (1 - LUCK) * values).tolist()
         succeeded = [trial for trial in trials if trial.value is not None]
-        return succeeded[max(range(len(at)), key=lambda i: (float(expected[i]), float(values[i])))]
+        return succeeded[max(range(len(at)), key=lambda i: (worth_of[i], float(values[i])))]
 
     def fit(self, known: Known, at: Tensor, values: Tensor) -> GaussianProcess:
         """The process given the values of some architectures."""

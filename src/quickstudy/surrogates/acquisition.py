@@ -106,7 +106,14 @@ def constrained(log_improvement: Tensor | None, *log_feasible: Tensor) -> Tensor
     return torch.stack([*parts, *log_feasible]).sum(0)
 
 
-def propose(candidates: Candidates, q: int, *, best: float, log_feasible: Tensor | None = None) -> Tensor:
+def propose(
+    candidates: Candidates,
+    q: int,
+    *,
+    best: float,
+    log_feasible: Tensor | None = None,
+    exploration: float = 1.0,
+) -> Tensor:
     """The positions `(q,)` of candidates to try at once, by kriging believer.
 
     Each is the best by expected improvement once those before it are believed to give their posterior mean. The
@@ -118,6 +125,7 @@ def propose(candidates: Candidates, q: int, *, best: float, log_feasible: Tensor
         q: How many; all where there are fewer.
         best: The best value so far, in the values' units.
         log_feasible: `(n,)`, the logarithm of the probability of keeping to the limits; -infinity leaves one out.
+        exploration: What standard deviations are multiplied by; near 0 the best mean is proposed.
 
     Raises:
         ShapeError: Where `q` is not positive.
@@ -141,7 +149,7 @@ def propose(candidates: Candidates, q: int, *, best: float, log_feasible: Tensor
     found: list[int] = []
     for _ in range(min(q, int((free > -math.inf).sum()))):
         mean, std = candidates.moments()
-        score = constrained(log_expected_improvement(mean, std, best), free)
+        score = constrained(log_expected_improvement(mean, exploration * std, best), free)
         i = int(score.argmax())
         found.append(i)
         free = free.index_fill(0, torch.tensor([i]).to(free.device), -math.inf)
