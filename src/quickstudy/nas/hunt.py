@@ -140,8 +140,9 @@ def hunt(
     start: float,
     on_progress: Callable[[Progress], None] | None,
     keep: bool = False,
+    to_the_end: bool = True,
 ) -> Hunted:
-    """Searches with a trainer, and trains the best to the end.
+    """Searches with a trainer, and trains the best to the end, unless that is left to others.
 
     Arguments are those of `search`; `about` is that of `open_study`, and `start` is when the budget began.
     """
@@ -168,7 +169,8 @@ def hunt(
             on_progress=on_progress or (lambda progress: None),
         )
         found.run(pool)
-        return Hunted(tuple(found.train_best(pool, keep=keep)), tuple(found.tried()), found.steps)
+        finalists = found.train_best(pool, keep=keep) if to_the_end else []
+        return Hunted(tuple(finalists), tuple(found.tried()), found.steps)
 
 
 def share(outcome: Outcome) -> Share:
