@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from quickstudy import Prior, Recipe
-from quickstudy.adapt_folder import adapt_folder, proportion, self_check, stratified_folds
+from quickstudy.adapt_folder import adapt_folder, self_check, stratified_folds
 from quickstudy.errors import ShapeError, TaskError, TooFewExamplesError, UnreadablePictureError
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
@@ -182,21 +182,6 @@ def test_every_picture_is_left_out_once_and_its_class_never_vanishes():
         kept = data.y[folds != fold]
         assert kept.unique().tolist() == [0, 1, 2]
     assert (folds[:-1] >= 0).all()
-
-
-def test_an_interval_is_wilsons_and_never_nought():
-    assert proportion(10, 10) == pytest.approx((100, 72.2, 100), abs=0.1)
-    assert proportion(0, 10) == pytest.approx((0, 0, 27.8), abs=0.1)
-    assert proportion(5, 10) == pytest.approx((50, 23.7, 76.3), abs=0.1)
-    assert proportion(81, 263) == pytest.approx((30.8, 25.5, 36.6), abs=0.1)  # Newcombe, 1998, table I
-
-
-@pytest.mark.parametrize("n", [1, 2, 9, 1000])
-def test_an_interval_holds_its_share_and_stays_within_0_and_100(n):
-    for right in {0, 1, n // 2, n}:
-        share, low, high = proportion(right, n)
-        assert 0 <= low <= share <= high <= 100
-        assert high - low > 0.1
 
 
 THRESHOLDS = {"n_way": 3, "n_shot": 3, "kept": 95.0, "refused": 60.0}

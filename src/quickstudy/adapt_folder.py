@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from quickstudy.tasks.episodes import LabelledSet, to_float
 from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.tasks.task import Examples, Task
+from quickstudy.training.proportion import Share
 from quickstudy.training.unknown import Threshold, nearest
 
 logger = logging.getLogger(__name__)
@@ -252,8 +252,10 @@ def self_check(
     n = int((folds >= 0).sum())
     scores = []
     for method in methods:
-        mean, low, high = proportion(right[method], n)
-        scores.append(Score(method, "pictures left out", mean, None, n, seconds[method], low, high))
+        share = Share(right[method], n)
+        scores.append(
+            Score(method, "pictures left out", share.percent, None, n, seconds[method], share.low, share.high)
+        )
     best = max(methods, key=lambda method: right[method])
     first = next(iter(methods))
     ties = [method for method in methods if method != best and right[method] == right[best]]
@@ -279,24 +281,3 @@ def stratified_folds(data: LabelledSet, seed: int) -> Tensor:
         order = torch.randperm(len(rows), generator=generator)
         folds[rows[order]] = torch.arange(len(rows)) % n_folds
     return folds
-
-
-def proportion(right: int, n: int) -> tuple[float, float, float]:
-    r"""A share in per cent, and the ends of its 95 % interval.
-
-    $$\frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n}$$
-
-    The interval is never empty, stays within 0 and 100, and does not lie evenly about the share.
-
-    Example:
-        >>> from quickstudy.adapt_folder import proportion
-        >>> [round(value) for value in proportion(10, 10)]
-        [100, 72, 100]
-
-    References:
-        Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
-    """
-    z, p = 1.96, right / n
-    middle, scale = (p + z * z / (2 * n)), 1 + z * z / n
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return 100 * p, max(0.0, 100 * (middle - half) / scale), min(100.0, 100 * (middle + half) / scale)
