@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,10 +13,10 @@ from quickstudy.errors import ShapeError
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.hunt import Budget, Progress, Tried, hunt, share
 from quickstudy.nas.proxies import measure_latency
+from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer
@@ -25,6 +26,7 @@ from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
 OBJECTIVE = "validation accuracy %"
+PRIOR = Path(__file__).parents[1] / "priors" / "tiny"
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class SearchResult:
         return found
 
 
-def default_proposer() -> Proposer[Architecture, Space]:
-    """Bayesian search."""
-    return BayesianSearch(None, drawn=256)
+@cache
+def shipped_prior() -> SearchPrior:
+    """What our corpus taught: the prior that comes with quickstudy."""
+    return load_search_prior(PRIOR)
 
 
 def search(
@@ -80,6 +83,7 @@ def search(
     *,
     budget: Budget = Budget(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
+    prior: SearchPrior | None = None,
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
     name: str = "task",
@@ -99,7 +103,8 @@ def search(
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
         budget: Seconds, trials, processes.
         limits: What the network may cost. No network that breaks one is trained.
-        proposer: What to try; None is Bayesian search around the shipped prior.
+        prior: What earlier tasks taught; None is the prior that comes with quickstudy.
+        proposer: What to try, instead of Bayesian search around the prior: `BayesianSearch()` knows nothing.
         storage: Where trials are kept, a file of SQLite or a URL; a search that was interrupted goes on from there, and
             several may share it. None keeps them in memory.
         name: Of the task, in the storage.
@@ -132,11 +137,15 @@ def search(
     start = time.perf_counter()
     space, data = open_task(task, seed)
     trainer = OnOneTask(space, data)
+    described = TaskDescription(name)
+    if proposer is None:
+        prior = prior or shipped_prior()
+        described, proposer = prior.describe(task, name), prior.proposer()
     hunted = hunt(
         trainer,
-        task=TaskDescription(name),
+        task=described,
         limits=limits,
-        proposer=default_proposer() if proposer is None else proposer,
+        proposer=proposer,
         budget=budget,
         schedule=schedule,
         storage=storage,
