@@ -35,9 +35,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
     found, and the prior's weight is the probability that it predicts better than a constant: where it mispredicts the
     first outcomes, the search goes on as if there were none.
 
-    Improvement is over the best posterior mean of a trial, and the process's standard deviation is taken times
-    `exploration`: where outcomes are few and noisy, plain expected improvement spends them on what is unknown rather
-    than on what is good.
+    In the expected improvement the process's standard deviation is taken times `exploration`: where outcomes are few
+    and noisy, the textbook's spends them on what is unknown rather than on what is good.
 
     A proposal is the best of a shortlist of members that were not tried: those of which the prior expects most and as
     many at random, half of `drawn` each (without a prior, all at random); the neighbours of the five best trials; and
@@ -95,11 +94,10 @@ class BayesianSearch(Proposer[Architecture, Space]):
             return [known.architectures[i] for i in left[order[:n]].tolist()]
         chosen = self.shortlist(known, left, task, trials, space, n, generator)
         process = self.fit(known, at, values)
-        expected, _ = process.posterior(known.features[at], prior_mean=None if known.mean is None else known.mean[at])
         found = propose(
             process.candidates(known.features[chosen], prior_mean=None if known.mean is None else known.mean[chosen]),
             n,
-            best=float(expected.max()),
+            best=float(values.max()),
             exploration=self.exploration,
         )
         return [known.architectures[i] for i in chosen[found].tolist()]
