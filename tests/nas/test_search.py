@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -87,8 +88,8 @@ def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch)
     result = run(budget=Budget(seconds=None, trials=9, steps=4))
     rungs = [len(one.accuracies) for one in result.tried]
     assert rungs == [2, 2, 2, 2, 1, 1, 1, 1, 1]  # each of the first four was the best of its time
-    gains = [45.0, 35.0, 25.0, 15.0]
-    assert result.tried[-1].value == pytest.approx(45 + sum(gains) / 4)
+    left = prod((5 + 0.5) / (error + 0.5) for error in (50, 40, 30, 20)) ** (1 / 4)
+    assert result.tried[-1].value == pytest.approx(100 - 55 * left)
     assert sorted(set(seen)) == [4, 4 * ETA, 4 * ETA**RUNGS]
 
 

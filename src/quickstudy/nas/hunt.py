@@ -40,6 +40,8 @@ SEARCHED, LATEST = 0.55, 0.7
 """The parts of the seconds after which no trial begins, and by which every trial has ended."""
 MARGIN = 0.9
 """The part of a limit of latency that a network may take when it is tried: the clock is noisy."""
+SMALLEST = 0.5
+"""Points that are added to errors whose ratio is taken."""
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
@@ -305,17 +307,21 @@ class Hunt:
             return trial
         self.record.finish(
             trial.number,
-            outcome.accuracy.percent + self.gain(rung),
+            self.extrapolated(outcome.accuracy.percent, rung),
             seconds=trial.seconds,
             attributes={RIGHT: [[each.right, each.n] for each in trial.accuracies], **known},
         )
         return None
 
-    def gain(self, rung: int) -> float:
-        """Points of accuracy that going on from a rung to the last one has brought on average."""
+    def extrapolated(self, percent: float, rung: int) -> float:
+        """The accuracy after the last rung: of the errors as many are left as of those that went on, geometrically."""
         reports = [entry.reports for entry in self.record.history()]
-        gains = [each[RUNGS] - each[rung] for each in reports if RUNGS in each and rung in each]
-        return statistics.fmean(gains) if gains else 0.0
+        left = [
+            math.log((100 - each[RUNGS] + SMALLEST) / (100 - each[rung] + SMALLEST))
+            for each in reports
+            if RUNGS in each and rung in each
+        ]
+        return 100 - (100 - percent) * math.exp(min(0.0, statistics.fmean(left))) if left else percent
 
     def train_best(self, pool: Workers, *, keep: bool) -> list[tuple[Architecture, Outcome]]:
         """The best ones, trained to the end, with their weights; the best by its validation accuracy first."""
