@@ -21,7 +21,8 @@ from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.hunt import RUNGS, SEARCHED, WISHED, Budget, Progress, Tried, hunt, share
-from quickstudy.nas.search import default_proposer
+from quickstudy.nas.search import shipped_prior
+from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer, train
@@ -39,6 +40,8 @@ HUNTED, COMPARED = 0.75, 0.75
 more is compared: the rest is for the test."""
 FEW, MANY = 2, 16
 """Tasks of the shortest training, at least and at most, where the seconds decide; four where they do not."""
+DESCRIBED = 8
+"""Tasks by which a prior knows their distribution."""
 CANDIDATES = 4
 """Architectures that are compared."""
 ROUND = 5
@@ -246,6 +249,7 @@ def search_across(
     test: TaskSource | None = None,
     budget: Budget = Budget(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
+    prior: SearchPrior | None = None,
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
     name: str = "tasks",
@@ -265,6 +269,7 @@ def search_across(
         test: Tasks of classes that the source does not have; the source itself by default.
         budget: Seconds, trials, processes; its steps, if given, are those of the shortest training, over all its tasks.
         limits: What the architectures may cost.
+        prior: As in `search`; what it knows a task by is the mean over eight tasks.
         proposer: As in `search`.
         storage: As in `search`.
         name: Of the source, in the storage.
@@ -283,13 +288,15 @@ def search_across(
         >>> import torch
         >>> from quickstudy import Budget, Episodes, LabelledSet
         >>> from quickstudy.nas.across import search_across
+        >>> from quickstudy.nas.baselines.random_search import RandomSearch
         >>> from quickstudy.nas.train import Schedule
         >>> y = torch.arange(120) % 4
         >>> x = 0.3 * torch.rand(120, 1, 6, 6, generator=torch.Generator().manual_seed(0))
         >>> x[torch.arange(120), 0, y] += 1
         >>> source = Episodes(LabelledSet(x, y, ("ant", "bee", "cat", "dog")), n_way=2, n_shot=5, n_query=5)
         >>> few = Budget(seconds=None, trials=2, steps=10)
-        >>> found = search_across(source, budget=few, schedule=Schedule(steps=5), tasks=10)
+        >>> brief, proposer = Schedule(steps=5), RandomSearch()
+        >>> found = search_across(source, budget=few, proposer=proposer, schedule=brief, tasks=10)
         >>> len(found.tried), found.best_mean.test.n
         (2, 10)
     """
@@ -301,11 +308,15 @@ def search_across(
     trainer = OnManyTasks(each.space, numbered, schedule.steps)
     steps = budget.steps or schedule.steps * first_tasks(trainer, limits, budget, schedule, seed)
     seconds = budget.seconds
+    described = TaskDescription(name)
+    if proposer is None:
+        prior = prior or shipped_prior()
+        described, proposer = describe(prior, numbered, name), prior.proposer()
     hunted = hunt(
         trainer,
-        task=TaskDescription(name),
+        task=described,
         limits=limits,
-        proposer=default_proposer() if proposer is None else proposer,
+        proposer=proposer,
         budget=replace(budget, steps=steps, seconds=None if seconds is None else HUNTED * seconds),
         schedule=schedule,
         storage=storage,
@@ -354,6 +365,13 @@ def search_across(
             "seed": seed,
         },
     )
+
+
+def describe(prior: SearchPrior, tasks: Numbered, name: str) -> TaskDescription:
+    """A distribution of tasks as the prior knows it: by the mean of the embeddings of some."""
+    found = [prior.describe(tasks[i], name).embedding for i in range(DESCRIBED)]
+    known = [embedding for embedding in found if embedding is not None]
+    return TaskDescription(name, torch.stack(known).mean(0) if known else None)
 
 
 def first_tasks(trainer: OnManyTasks, limits: Limits, budget: Budget, schedule: Schedule, seed: int) -> int:
