@@ -1,4 +1,4 @@
-# make demo      set everything up in .venv and watch a learner learn to learn
+# make demo      set everything up in .venv; watch a learner learn to learn, and a search find a small network
 # make test      the same, and the tests
 # make check     style, types, imports and generated tables
 # make bench     the next unit of every benchmark (see benchmarks/)
@@ -46,7 +46,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,nas]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

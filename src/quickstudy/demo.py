@@ -1,8 +1,10 @@
-"""The demonstration: a learner learns to learn before the user's eyes, and is compared with those that did not."""
+"""The demonstration: a learner learns to learn before the user's eyes; then a network is searched that fits limits."""
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -10,15 +12,21 @@ from torch import Generator, Tensor
 
 from quickstudy.adapt_folder import scratch
 from quickstudy.artefacts import write_atomically
+from quickstudy.errors import OutcomeError
 from quickstudy.learners.catalogue import Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import Prior, load, provenance, save
+from quickstudy.nas.build import Limits
+from quickstudy.nas.hunt import Budget
+from quickstudy.nas.hunt import Progress as SearchProgress
 from quickstudy.priors import shipped, shipped_names
 from quickstudy.report import DemoReport, Score, StepCurve, TaskShown, TrainingCurve, render
+from quickstudy.search_data import REPORT, STUDIES, search_data
 from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
+from quickstudy.tasks.load_task import load_task
 from quickstudy.training.evaluate import Evaluation, evaluate
 from quickstudy.training.history import Progress
 from quickstudy.training.meta_train import meta_train
@@ -29,6 +37,10 @@ SETTINGS = {"5-way 1-shot": 5, "20-way 1-shot": 20}
 QUERIES = {5: 5, 20: 2}  # query pictures a class
 FEWER = {5: 6, 20: 20}  # from scratch is slow, and judged on so many times fewer tasks
 STEPS, BATCH = 10, 8
+SEARCH, SEARCHED, LIMITS = "search", "digits", Limits(max_params=5_000, max_memory=16 * 1024)
+"""Folder, data and limits of the second act."""
+NEEDED = ("sklearn", "optuna", "onnx", "onnxruntime", "onnxscript")
+"""What the second act needs beyond the first."""
 OnScore = Callable[[Score], None]
 
 
@@ -134,6 +146,60 @@ def run_demo(
             "date": datetime.now(UTC).date().isoformat(),
         },
     )
+    write_atomically(out / "report.html", render(report).encode())
+    return report
+
+
+def add_search(
+    report: DemoReport,
+    *,
+    out: Path,
+    budget: Budget,
+    seed: int = 0,
+    on_progress: Callable[[SearchProgress], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> DemoReport:
+    """The second act: searches a network for handwritten digits within limits, and adds it to `report.html`.
+
+    Where that cannot be, the report says why, in a sentence.
+
+    Args:
+        report: Of the first act.
+        out: Folder of the first act's report; the search writes into `search` in it, in place of an earlier one.
+        budget: Of the search.
+        seed: Of everything random.
+        on_progress: Is called when a trial has ended.
+        on_stage: Is told what is being done after the search.
+    """
+    folder = out / SEARCH
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        why = (
+            f"A search for a network needs what is not installed ({', '.join(missing)}): pip install 'quickstudy[nas]'."
+        )
+        report = replace(report, search_skipped=why)
+    else:
+        for file in folder.glob(f"{STUDIES}*"):  # the demonstration begins anew, where a search would go on
+            file.unlink()
+        try:
+            found = search_data(
+                load_task(SEARCHED, seed=seed),
+                out=folder,
+                budget=budget,
+                limits=LIMITS,
+                seed=seed,
+                on_progress=on_progress,
+                on_stage=on_stage,
+            )
+        except OutcomeError as error:  # a machine that is too slow for the seconds
+            report = replace(report, search_skipped=f"The search led to nothing: {error}")
+        else:
+            report = replace(
+                report,
+                search=found.report,
+                search_page=f"{SEARCH}/{REPORT}",
+                search_shell="quickstudy search my_pictures/ --max-params 5k --max-memory 16k --out small/",
+            )
     write_atomically(out / "report.html", render(report).encode())
     return report
 

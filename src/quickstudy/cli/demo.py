@@ -1,5 +1,8 @@
 """`quickstudy demo`."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,24 +10,34 @@ import typer
 from rich.markup import escape
 
 from quickstudy.cli.options import a_seed, above_0
-from quickstudy.cli.terminal import bar, console, prepare, status, tell, watching
-from quickstudy.demo import run_demo
-from quickstudy.report import Score
+from quickstudy.cli.terminal import bar, console, note, prepare, status, tell, watching
+from quickstudy.demo import LIMITS, add_search, run_demo
+from quickstudy.nas.hunt import Budget, Progress
+from quickstudy.report import DemoReport, Score
 from quickstudy.tasks.catalogue import load_splits
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
     seconds: Annotated[float, typer.Option(help="Time for meta-training.", min=1, callback=above_0)] = 60.0,
+    search_seconds: Annotated[
+        float,
+        typer.Option(
+            help="Time for the second act, a search for a network; 0 leaves it out.",
+            min=0,
+            callback=lambda value: above_0(value) if value else value,
+        ),
+    ] = 40.0,
     tasks: Annotated[int, typer.Option(help="Test tasks of each kind.", min=2)] = 600,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
 ) -> None:
     """Meta-train a learner before your eyes, and see it learn characters of alphabets it has never seen.
 
-    Takes about three minutes on two cores, offline, and writes `report.html`.
+    Then, as the second act, watch a search find a network for handwritten digits that keeps to a limit on its
+    parameters and its memory. Takes about four minutes on two cores, offline, and writes `report.html`.
 
-    Example: `quickstudy demo --seconds 30`
+    Example: `quickstudy demo --seconds 30 --search-seconds 20`
     """
     prepare(out, "report.html", force=force)
     with bar("drawing glyphs") as update:
@@ -43,7 +56,38 @@ def demo(
     live = report.headline[0]
     tell(
         f"\nAfter {report.seconds:.0f} seconds of meta-training: [bold]{live.mean:.1f} %[/] at {live.setting}, "
-        f"on alphabets it has never seen.\nThe report: [bold]{escape(str(out / 'report.html'))}[/]"
+        "on alphabets it has never seen."
+    )
+    if search_seconds:
+        console.print(f"[dim]second act: a network for handwritten digits, with at most {LIMITS}[/]")
+        budget = Budget(seconds=search_seconds, workers=min(4, os.cpu_count() or 1))
+        with searching(search_seconds) as watch_search, status() as say:
+            report = add_search(report, out=out, budget=budget, seed=seed, on_progress=watch_search, on_stage=say)
+        show_search(report)
+    tell(f"The report: [bold]{escape(str(out / 'report.html'))}[/]")
+
+
+@contextmanager
+def searching(seconds: float) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar for a search, with what was tried and the best of it."""
+    with bar("searching") as update:
+
+        def watch(seen: Progress) -> None:
+            best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
+            update(int(1000 * min(seen.seconds / seconds, 1.0)), 1000, f"{seen.stage}: {seen.trials} tried{best}")
+
+        yield watch
+
+
+def show_search(report: DemoReport) -> None:
+    """What the second act has found, or why there is none."""
+    found = report.search
+    if found is None or found.test is None:
+        note(report.search_skipped)
+        return
+    tell(
+        f"After {found.seconds:.0f} seconds of search among networks that fit: [bold]{found.test.mean:.1f} %[/] of "
+        f"{found.test.n} test digits, with {found.costs[0].found:,.0f} parameters."
     )
 
 

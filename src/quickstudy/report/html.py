@@ -1,6 +1,7 @@
 """From the values of a report to one self-contained page."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -129,6 +130,23 @@ def _demo(report: DemoReport) -> dict[str, Any]:
         "curve_plot": report.curve and _curve(report.curve),
         "step_plot": report.steps and _steps(report.steps),
         "classes": report.task and _task(report.task),
+        "act": report.search and _act(report.search),
+    }
+
+
+def _act(report: SearchReport) -> dict[str, Any]:
+    """The second act: what the report of a search holds, and the limits and what nearest neighbour keeps in words."""
+    limited = [
+        f"{amount(cost.limit, cost.unit)}{' of' if cost.unit else ''} {cost.name}"
+        for cost in report.costs
+        if cost.limit is not None
+    ]
+    by_neighbour = next((score for score in report.baselines if score.method == "nearest neighbour"), None)
+    return {
+        **_search(report),
+        "limits": " and ".join(limited),
+        "neighbour": by_neighbour,
+        "numbers": sum(report.counts) * prod(report.shape),
     }
 
 

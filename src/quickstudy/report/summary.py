@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from quickstudy.errors import ShapeError
 from quickstudy.training.history import Validation
+
+if TYPE_CHECKING:
+    from quickstudy.report.search_summary import SearchReport
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,14 @@ class DemoReport:
     """A few lines for the command line that use the result."""
     python: str = ""
     """The same in Python."""
+    search: "SearchReport | None" = None
+    """The second act: a network that was searched for."""
+    search_page: str = ""
+    """Where the report of that search lies, from where this one lies."""
+    search_shell: str = ""
+    """A line for the command line that searches for a network for other data."""
+    search_skipped: str = ""
+    """Why there is no second act, a sentence."""
     ink: bool = True
     """Whether grey pictures are white ink on black: a light page then shows them as dark ink on white."""
     settings: Mapping[str, str] = field(default_factory=dict)
