@@ -115,6 +115,7 @@ def summary(
     """What the report says."""
     limits, cost = result.limits, result.cost
     chosen = [one.architecture for one in result.tried].index(result.architecture)
+    final = {architecture: share.percent for architecture, share in result.finalists}
     labels = torch.bincount(data.task.support.y[0], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
     shape = ", ".join(map(str, result.space.shape))
@@ -136,12 +137,20 @@ def summary(
         expected=scored("found by the search", "validation", result.expected),
         baselines=() if neighbour is None else (neighbour,),
         attempts=tuple(
-            Attempt(i, one.at, one.value, one.cost.parameters, one.latency, ETA ** (len(one.accuracies) - RUNGS - 1))
+            Attempt(
+                i,
+                one.at,
+                final.get(one.architecture, one.value),
+                one.cost.parameters,
+                one.latency,
+                1.0 if one.architecture in final else ETA ** (len(one.accuracies) - RUNGS - 1),
+            )
             for i, one in enumerate(result.tried)
         ),
         chosen=chosen,
         confusion=result.confusion,
         examples=one_of_each(data.task),
+        known=f"The search began with {result.settings['began with']}.",
         warnings=warned,
         files={name: path.stat().st_size for name, path in files.items()},
         python=(

@@ -137,10 +137,11 @@ def search(
     start = time.perf_counter()
     space, data = open_task(task, seed)
     trainer = OnOneTask(space, data)
-    described = TaskDescription(name)
+    described, known = TaskDescription(name), "a proposer of your own"
     if proposer is None:
         prior = prior or shipped_prior()
         described, proposer = prior.describe(task, name), prior.proposer()
+        known = f"what {len(prior.training['tasks'])} earlier tasks taught"
     hunted = hunt(
         trainer,
         task=described,
@@ -173,7 +174,12 @@ def search(
         hunted.tried,
         tuple((each, share(done)) for each, done in hunted.finalists),
         time.perf_counter() - start,
-        {"first rung": f"{hunted.steps} steps", "final training": f"{outcome.steps} steps", "seed": str(seed)},
+        {
+            "began with": known,
+            "first rung": f"{hunted.steps} steps",
+            "final training": f"{outcome.steps} steps",
+            "seed": str(seed),
+        },
     )
 
 
