@@ -95,9 +95,9 @@ def search(
 
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
-    best third so far, each with a complete schedule of its own. Those that stopped early count with as many of
-    their errors as the others had left after going on. In the end the two best are trained for nine times as many steps; one of them is chosen on the
-    validation set, and judged on the query set, which is looked at once.
+    best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
+    errors as the others had left after going on. In the end the two best are trained for nine times as many steps; one
+    of them is chosen on the validation set, and judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
