@@ -12,8 +12,9 @@ rank are defined in quickstudy.nas.tables. Repetitions are paired: the value of 
 the generator of a proposal is seeded by repetition and trial, so that methods that begin at random begin alike. Rows of
 `mean` are over all targets, repetition by repetition.
 
-What a search would return is asked of the method (`Proposer.incumbent`): some choose by a model rather than by the best
-value. Of those there are rows of both, "regret" and "regret of the best value".
+What a search would return is asked of the method (`Proposer.incumbent`). Bayesian search chooses by its model rather
+than by the best value; of it there are rows of both, "regret" and "regret of the best value". Methods called `smoothed`
+have the same right.
 
 `rank_transfer` after one trial is the best fixed architecture: the best of all that are known, by mean rank.
 `random_halving` spends its budget on two fidelities: of 16 random members that were trained for 12 epochs the best is
@@ -92,10 +93,12 @@ METHODS: dict[str, Callable[[Source], Search]] = {
     "evolution": lambda source: Evolution(),
     "optuna_tpe": lambda source: TreeParzen(),
     "bananas": lambda source: Bananas(),
+    "bananas_smoothed": lambda source: Bananas(smoothed=True),
     "graph_network_without_transfer": lambda source: GraphEnsemble(),
     "random_halving": lambda source: RandomSearch(),
     "rank_transfer": RankTransfer,
     "random_forest": Forest,
+    "random_forest_smoothed": lambda source: Forest(source, smoothed=True),
     "rank_transfer_whole_table": RankTransfer,
     "bayesian_search": lambda source: BayesianSearch(prior_of(source)),
     "bayesian_search_without_guard": lambda source: BayesianSearch(prior_of(source), guarded=False),
@@ -216,7 +219,7 @@ def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: 
         halved = HALVED if name in HALVING else 1
         found = search(method, table, target, marks=benchmark.marks, seed=seed, halved=halved)
         seconds.append((found.seconds, ready))
-        models = type(method).incumbent is not Proposer.incumbent
+        models = isinstance(method, BayesianSearch)
         for metric in benchmark.metrics:
             judged = getattr(table.tasks[target], metric)(seed)
             for i, mark in enumerate(benchmark.marks):

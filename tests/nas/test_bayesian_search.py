@@ -82,3 +82,43 @@ def test_without_feedback_it_is_the_order_of_the_prior(prior: Prior) -> None:
     method = BayesianSearch(prior, feedback=False)
     ordered = method.propose(TASK, [], SPACE, n=3, generator=Generator())
     assert [trial.choice for trial in search(method, 3)] == ordered
+
+
+def test_what_is_returned_is_not_what_was_merely_lucky(prior: Prior) -> None:
+    trials = search(BayesianSearch(prior), 12)
+    poor = SPACE.architecture(["skip_connect"] * 6)
+    best = max(trial.value or 0 for trial in trials)
+    lucky = Trial(poor, best + 0.1)
+    returned = BayesianSearch(prior).incumbent(TASK, [*trials, lucky], SPACE)
+    assert returned in trials
+    assert returned.value == best
+    assert BayesianSearch(prior, feedback=False).incumbent(TASK, [*trials, lucky], SPACE) == lucky
+
+
+def test_what_another_offers_is_among_the_candidates(prior: Prior) -> None:
+    alike = [SPACE.architecture([operation] * 6) for operation in OPERATIONS]
+    trials = [Trial(cell, worth(cell)) for cell in alike]
+    offered = SPACE.architecture([*OPERATIONS, *OPERATIONS])  # no neighbour of any
+    for improve in (None, lambda task, trials, space, n, generator: [offered]):
+        method = BayesianSearch(prior, drawn=1, improve=improve)
+        found = method.propose(TASK, trials, SPACE, n=50, generator=Generator().manual_seed(0))
+        assert (offered in found) == (improve is not None)
+
+
+def test_outcomes_count_in_a_space_too_large_to_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quickstudy.nas.baselines.candidates.LISTED", 10)
+    trials = search(BayesianSearch(drawn=40), 30)
+    assert len({trial.choice for trial in trials}) == 30
+    assert max(trial.value or 0 for trial in trials) >= 6.5
+
+
+def test_each_task_is_known_by_its_own_embedding() -> None:
+    torch.manual_seed(0)
+    method = BayesianSearch(Prior(SPACE, members=1, width=8, task=2))
+    tasks = [TaskDescription(str(i), torch.randn(2, generator=Generator().manual_seed(i))) for i in range(2)]
+    first, second, again = (method.pool(task, SPACE)[0].mean for task in (*tasks, tasks[0]))
+    assert first is not None
+    assert second is not None
+    assert again is not None
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, second)

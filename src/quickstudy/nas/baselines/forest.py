@@ -23,6 +23,8 @@ class Forest(Proposer[Architecture, Space]):
         trees: In the forest.
         seed: Of the forest.
         drawn: Members to choose among where the space cannot be listed.
+        smoothed: Whether what it would return has the best mean of two ranks among the trials, by its value and by what
+            the forest predicts, rather than the best value.
 
     Raises:
         TaskError: Where the source has no rows.
@@ -32,7 +34,9 @@ class Forest(Proposer[Architecture, Space]):
         Breiman, Random Forests, 2001.
     """
 
-    def __init__(self, source: Source, *, trees: int = 200, seed: int = 0, drawn: int = 10_000) -> None:
+    def __init__(
+        self, source: Source, *, trees: int = 200, seed: int = 0, drawn: int = 10_000, smoothed: bool = False
+    ) -> None:
         try:
             from sklearn.ensemble import RandomForestRegressor
         except ImportError as error:
@@ -42,7 +46,7 @@ class Forest(Proposer[Architecture, Space]):
         codes = torch.cat([source.space.one_hot(rows.architectures) for rows in source.rows.values()])
         ranks = torch.cat([rows.ranks for rows in source.rows.values()])
         self.forest = RandomForestRegressor(trees, random_state=seed, n_jobs=1).fit(codes.numpy(), ranks.numpy())
-        self.space, self.drawn = source.space, drawn
+        self.space, self.drawn, self.smoothed = source.space, drawn, smoothed
         self._listed: tuple[tuple[Architecture, ...], list[int]] | None = None
 
     def propose(
@@ -70,10 +74,10 @@ class Forest(Proposer[Architecture, Space]):
     def incumbent(
         self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
     ) -> Trial[Architecture] | None:
-        """The trial with the best mean of two ranks among the trials: by its value, and by what the forest predicts."""
+        """The trial with the best value, or with the best mean of two ranks."""
         done = [trial for trial in trials if trial.value is not None]
-        if not done:
-            return None
+        if not done or not self.smoothed:
+            return super().incumbent(task, trials, space)
         predicted = torch.from_numpy(self.forest.predict(self.space.one_hot([trial.choice for trial in done]).numpy()))
         values = torch.tensor([trial.value for trial in done], dtype=torch.float64)
         both = scaled_ranks(predicted) + scaled_ranks(values)
