@@ -24,6 +24,7 @@ from quickstudy.nas.export import OPSET, export_onnx
 from quickstudy.nas.hunt import ETA, RUNGS, Budget, Progress
 from quickstudy.nas.network import Network, save_network
 from quickstudy.nas.search import SearchResult, search
+from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.report import Attempt, Cost, Score, SearchReport, render
 from quickstudy.tasks.load_task import NamedTask
@@ -56,6 +57,7 @@ def search_data(
     out: Path,
     budget: Budget | None = None,
     limits: Limits | None = None,
+    prior: SearchPrior | None = None,
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
     seed: int = 0,
@@ -69,6 +71,7 @@ def search_data(
         out: Folder for the results. A search that was interrupted goes on from the studies in it.
         budget: As in `search`.
         limits: As in `search`.
+        prior: As in `search`.
         proposer: As in `search`.
         storage: Where trials are kept; a file in `out` by default.
         seed: Of all randomness.
@@ -84,6 +87,7 @@ def search_data(
         data.task,
         budget=budget or Budget(),
         limits=limits or Limits(),
+        prior=prior,
         proposer=proposer,
         storage=out / STUDIES if storage is None else storage,
         name=data.name,

@@ -184,7 +184,7 @@ def test_a_search_across_tasks_goes_on_from_its_storage_and_refuses_another(foun
 def test_seconds_are_kept_across_tasks():
     result = run(budget=Budget(seconds=4.0), tasks=1000)
     assert result.seconds < 10
-    assert result.best_mean.test.n >= 10
+    assert result.best_mean.test.n >= 5
 
 
 def test_two_processes_compare_as_one_does():

@@ -11,6 +11,7 @@ from quickstudy.cli.adapt import adapt
 from quickstudy.cli.data import data
 from quickstudy.cli.demo import demo
 from quickstudy.cli.evaluate import evaluate
+from quickstudy.cli.learn_prior import learn_prior
 from quickstudy.cli.search import search
 from quickstudy.cli.terminal import fail, out_console
 from quickstudy.cli.train import train
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, search, train, evaluate, adapt, data):  # in the order of --help
+for command in (demo, search, learn_prior, train, evaluate, adapt, data):  # in the order of --help
     app.command()(command)
 
 

@@ -8,11 +8,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from quickstudy.cli.across import Kind, from_prior, search_many, show
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.terminal import bar, console, note, out_console, prepare, tell
+from quickstudy.nas.across import CSV, JSON
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import SEARCHED, Budget, Progress
+from quickstudy.nas.hunt import Budget
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
+from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES
 from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.named import NAMED
 
@@ -21,12 +24,12 @@ SOURCES = ", ".join(known.form for known in NAMED.values())
 
 def search(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A folder with a subfolder of pictures for each class; an npz with x (n, channels, *size) and y (n,); "
-            f"a CSV with a row a series; or one of {SOURCES}."
+            f"a CSV with a row a series; or one of {SOURCES}. With --across there is none."
         ),
-    ],
+    ] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters at most, such as 20k.", callback=an_amount)] = None,
     max_latency: Annotated[
         str | None,
@@ -50,6 +53,31 @@ def search(
         str | None,
         typer.Option(help="Where trials are kept: a file or a URL (postgresql://...). By default in --out."),
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a prior, as `learn-prior` makes it; none for a search without; by default the one that "
+            "comes with quickstudy."
+        ),
+    ] = None,
+    across: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of DATA: one architecture for many small tasks, drawn from a folder of classes or from "
+            f"{', '.join(TASK_SOURCES)}."
+        ),
+    ] = None,
+    n_way: Annotated[int | None, typer.Option(help="Classes a task of --across, 5 by default.", min=2)] = None,
+    n_shot: Annotated[
+        int | None, typer.Option(help="Support examples a class of --across, 5 by default.", min=1)
+    ] = None,
+    n_query: Annotated[
+        int | None, typer.Option(help="Query examples a class of --across, 15 or as many as there are.", min=1)
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="Tasks that --across compares on, and tests on, at most; 100 by default.", min=5)
+    ] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="Read the pictures of --across in colour.")] = False,
     size: Annotated[int | None, typer.Option(help="Side of pictures from a folder, in pixels.", min=4)] = None,
     test: Annotated[
         float, typer.Option(help="Share of the data that the result is tested on.", min=0.01, max=0.9)
@@ -71,10 +99,26 @@ def search(
     `quickstudy search my_pictures/ --max-latency 2ms --max-memory 64k --out small/`
 
     `quickstudy search sensors.csv --storage postgresql://lab/searches --seconds 600`
+
+    `quickstudy search --across omniglot --n-way 5 --n-shot 5 --max-params 20k --seconds 300`
     """
-    prepare(out, REPORT, ONNX, TABLE, force=force)
     # Typer's callbacks have made numbers of the texts.
     limits = Limits(max_params, max_memory, max_madds, max_latency)  # type: ignore[arg-type]
+    budget = Budget(seconds=seconds, trials=trials, workers=workers or min(4, os.cpu_count() or 1))
+    if across is not None:
+        if data is not None:
+            raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")
+        prepare(out, JSON, CSV, force=force)
+        kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, skip_bad)
+        search_many(
+            kind, tasks=tasks or 100, budget=budget, limits=limits, prior=prior, out=out, storage=storage, seed=seed
+        )
+        return
+    if data is None:
+        raise typer.BadParameter("there is no data to search for. Give DATA, or --across and a source of tasks.")
+    if colour or n_way or n_shot or n_query or tasks:
+        raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
+    prepare(out, REPORT, ONNX, TABLE, force=force)
     with bar(f"reading {data}") as update:
         task = load_task(
             data,
@@ -86,23 +130,18 @@ def search(
         )
     n, shape = task.task.support.n, "x".join(map(str, task.shape))
     console.print(f"{n:,} examples of {shape} to learn from, {len(task.class_names)} classes; limits: {limits}")
-    budget = Budget(seconds=seconds, trials=trials, workers=workers or min(4, os.cpu_count() or 1))
+    known, proposer = from_prior(prior)
     with bar("searching") as update:
-
-        def watch(seen: Progress) -> None:
-            best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
-            done = seen.trials / trials if trials and seen.stage == "searching" else 0.0
-            part = max(min(seen.seconds / seconds, 1.0), done * SEARCHED)
-            update(int(1000 * part), 1000, f"{seen.stage}: {seen.trials} tried{best}")
-
         found = search_data(
             task,
             out=out,
             budget=budget,
             limits=limits,
+            prior=known,
+            proposer=proposer,
             storage=storage,
             seed=seed,
-            on_progress=watch,
+            on_progress=lambda seen: show(seen, update),
             on_stage=lambda stage: update(1000, 1000, stage),
         )
     result = found.result

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -45,7 +44,7 @@ DESCRIBED = 8
 CANDIDATES = 4
 """Architectures that are compared."""
 ROUND = 5
-"""Tasks between two looks at the clock; a comparison has two rounds at least."""
+"""Tasks between two looks at the clock, of which a comparison has one at least."""
 WORST = 0.1
 """The part of the tasks that a worst decile is made of."""
 RESAMPLED = 2000
@@ -274,7 +273,7 @@ def search_across(
         storage: As in `search`.
         name: Of the source, in the storage.
         schedule: Of a training on one task.
-        tasks: Tasks that are compared on, and tested on, at most; with few seconds there are fewer, but ten.
+        tasks: Tasks that are compared on, and tested on, at most; with few seconds there are fewer, but five.
         seed: Of all randomness, and of the tasks.
         on_progress: Is called when a trial, or a round of the comparison or the test, has ended.
 
@@ -379,10 +378,10 @@ def first_tasks(trainer: OnManyTasks, limits: Limits, budget: Budget, schedule: 
     if budget.steps is not None or budget.seconds is None:
         return 2 * FEW
     within, generator = limits.within(trainer.space), Generator().manual_seed(seed)
-    drawn = [within.sample(generator=generator) for _ in range(8)]
+    drawn = [within.sample(generator=generator) for _ in range(7)]
     ordered = sorted(drawn, key=lambda architecture: count(trainer.space, architecture).multiply_adds)
     trainer(ordered[0], replace(schedule, steps=1), seed=seed)  # warms up
-    seconds = statistics.fmean(trainer(a, schedule, seed=seed).seconds for a in (ordered[2], ordered[5]))
+    seconds = trainer(ordered[len(ordered) // 2], schedule, seed=seed).seconds
     wanted = SEARCHED * HUNTED * budget.seconds * budget.workers / (WISHED * RUNGS * seconds)
     return max(FEW, min(MANY, int(wanted)))
 
@@ -428,7 +427,7 @@ class Comparison:
             done = len(shares[0])
             now = time.perf_counter()
             a_round = (now - start) * ROUND / max(1, done)
-            if until is not None and done >= 2 * ROUND and now + a_round > until:
+            if until is not None and done and now + a_round > until:
                 break
             numbers = range(first + done, first + min(done + ROUND, self.tasks))
             futures = [[self.pool.submit(a, self.schedule, seed=i) for i in numbers] for a in architectures]

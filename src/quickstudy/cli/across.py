@@ -1,0 +1,165 @@
+"""`quickstudy search --across`, and what all searches of the command line have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from quickstudy.cli.terminal import bar, console, note, out_console, tell
+from quickstudy.experience.proposer import Proposer
+from quickstudy.nas.across import CSV, JSON, AcrossResult, Compared, save_across, search_across, worst, worst_interval
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.build import Limits
+from quickstudy.nas.hunt import SEARCHED, Budget, Progress
+from quickstudy.nas.search_prior import DRAWN, SearchPrior, load_search_prior
+from quickstudy.nas.space import Space
+from quickstudy.search_data import STUDIES
+from quickstudy.tasks.catalogue import SOURCES, load_splits
+from quickstudy.tasks.episodes import Episodes
+from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.training.evaluate import Evaluation
+from quickstudy.training.train_prior import most_queries
+
+FEW = 30
+"""Tasks of the test below which the worst of them are few."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which tasks."""
+
+    source: str
+    n_way: int
+    n_shot: int
+    n_query: int | None
+    size: int | None
+    colour: bool
+    skip_bad: bool
+
+    @property
+    def encoder(self) -> PictureEncoder:
+        """How the pictures of a folder are read, as `quickstudy train` does."""
+        return PictureEncoder(
+            size=self.size or 28,
+            channels=3 if self.colour else 1,
+            ink=not self.colour,
+            resize="crop" if self.colour else "pad",
+        )
+
+    def load(self) -> tuple[str, Episodes, Episodes]:
+        """Their name, and where they and those of the test come from."""
+        source = self.source
+        if source not in SOURCES and source.replace("_", "-") in SOURCES and not Path(source).exists():
+            source = source.replace("_", "-")
+        with bar(f"loading {escape(source)}") as update:
+            splits = load_splits(
+                source,
+                n_way=self.n_way,
+                encoder=self.encoder,
+                skip_bad=self.skip_bad,
+                on_progress=lambda done, total: update(done, total, ""),
+            )
+        if source in SOURCES and (self.size or self.colour):
+            note(f"--size and --colour are for folders; the pictures of {source} are as they are")
+        n_query = self.n_query or most_queries(self.n_shot, splits.train, splits.test)
+        train, test = (
+            Episodes(part, n_way=self.n_way, n_shot=self.n_shot, n_query=n_query)
+            for part in (splits.train, splits.test)
+        )
+        classes = f"{splits.train.n_classes} classes to search by, {splits.test.n_classes} others to test on"
+        console.print(f"{self.n_way}-way {self.n_shot}-shot tasks of {escape(str(splits.name))}: {classes}")
+        return f"{self.n_way}-way {self.n_shot}-shot tasks of {splits.name}", train, test
+
+
+def from_prior(name: str | None) -> tuple[SearchPrior | None, Proposer[Architecture, Space] | None]:
+    """What `--prior` says: a prior, or a search without."""
+    if name is None:
+        return None, None
+    return (None, BayesianSearch(None, drawn=DRAWN)) if name == "none" else (load_search_prior(name), None)
+
+
+def show(seen: Progress, update: Callable[[int, int, str], None]) -> None:
+    """Progress of a search."""
+    seconds, trials = seen.budget.seconds or 1.0, seen.budget.trials
+    best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
+    done = seen.trials / trials if trials and seen.stage == "searching" else 0.0
+    part = max(min(seen.seconds / seconds, 1.0), done * SEARCHED)
+    update(int(1000 * part), 1000, f"{seen.stage}: {seen.trials} tried{best}")
+
+
+def search_many(
+    kind: Kind,
+    *,
+    tasks: int,
+    budget: Budget,
+    limits: Limits,
+    prior: str | None,
+    out: Path,
+    storage: str | None,
+    seed: int,
+) -> None:
+    """Searches across tasks, and says what was found."""
+    known, proposer = from_prior(prior)
+    name, source, test = kind.load()
+    console.print(f"limits: {limits}")
+    with bar("searching") as update:
+        result = search_across(
+            source,
+            test=test,
+            budget=budget,
+            limits=limits,
+            prior=known,
+            proposer=proposer,
+            storage=out / STUDIES if storage is None else storage,
+            name=name,
+            tasks=tasks,
+            seed=seed,
+            on_progress=lambda seen: show(seen, update),
+        )
+    save_across(out, result)
+    out_console.print(table(result))
+    tested = result.neighbour.n
+    if tested < FEW:
+        note(f"only {tested} tasks were tested on: give more --seconds for narrower intervals")
+    for role, one in roles(result).items():
+        tell(f"{role}: [bold]{escape(str(one.architecture))}[/]")
+    tell(f"all figures: {escape(str(out / JSON))} and {escape(str(out / CSV))} ({result.seconds:.0f} s)")
+
+
+def roles(result: AcrossResult) -> dict[str, Compared]:
+    """The one or two architectures, by what they are best at."""
+    if result.best_mean == result.best_worst:
+        return {"best mean and worst decile": result.best_mean}
+    return {"best mean": result.best_mean, "best worst decile": result.best_worst}
+
+
+def table(result: AcrossResult) -> Table:
+    """Costs, and accuracies over the tasks of the test, which nothing was chosen by."""
+    found = roles(result)
+    rows = Table("", *found, "nearest neighbour", box=None)
+    tests = [one.test for one in found.values() if one.test is not None] + [result.neighbour]
+    rows.add_row(f"[bold]accuracy, mean of {tests[0].n} tasks[/]", *(f"[bold]{mean(one)}[/]" for one in tests))
+    rows.add_row("accuracy, worst tenth of them", *map(worst_decile, tests))
+    sources = [one.source for one in found.values()]
+    rows.add_row(f"before: mean of {sources[0].n} tasks chosen by", *map(mean, sources), "")
+    rows.add_row("before: worst tenth of them", *map(worst_decile, sources), "")
+    rows.add_row("parameters", *(f"{one.cost.parameters:,}" for one in found.values()), "")
+    rows.add_row("multiply-adds", *(f"{one.cost.multiply_adds:,}" for one in found.values()), "")
+    rows.add_row("activations", *(f"{one.cost.peak_memory:,} bytes" for one in found.values()), "")
+    rows.add_row("latency", *(f"{one.latency:.3g} ms" for one in found.values()), "")
+    rows.add_row("tried", f"{len(result.tried)} architectures", *[""] * len(found))
+    return rows
+
+
+def mean(found: Evaluation) -> str:
+    """With its 95 % interval."""
+    return f"{found.mean:.1f} ± {found.ci95:.1f} %"
+
+
+def worst_decile(found: Evaluation) -> str:
+    """With its interval by resampling."""
+    low, high = worst_interval(found.values)
+    return f"{worst(found.values):.1f} % ({low:.1f} to {high:.1f})"

@@ -1,0 +1,91 @@
+"""`quickstudy learn-prior`."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from quickstudy.artefacts import MANIFEST
+from quickstudy.cli.options import a_seed
+from quickstudy.cli.terminal import bar, console, note, out_console, prepare, tell
+from quickstudy.nas.own_studies import EPOCHS, Check, check_studies, learn_from_studies, read_studies
+from quickstudy.nas.search import shipped_prior
+from quickstudy.nas.search_prior import save_search_prior
+
+
+def learn_prior(
+    storage: Annotated[
+        list[str],
+        typer.Option(help="Where earlier searches kept their trials: a file or a URL (postgresql://...); repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the prior.")],
+    corpus: Annotated[
+        bool, typer.Option("--corpus/--no-corpus", help="Learn from the trials that come with quickstudy too.")
+    ] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Leave each of your own tasks out once, to see whether what is learned from the others helps; each "
+            "takes as long as the learning itself.",
+        ),
+    ] = True,
+    epochs: Annotated[int, typer.Option(help="Passes over all trials.", min=1)] = EPOCHS,
+    seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier prior.")] = False,
+) -> None:
+    """Learn from your own searches what to propose in the next one.
+
+    Reads the studies of earlier searches, learns from them and from the trials that come with quickstudy, and says
+    whether that orders the architectures of your studies better than the prior that comes with quickstudy does.
+
+    Examples:
+
+    `quickstudy learn-prior --storage out/studies.db --storage small/studies.db --out my_prior`
+
+    `quickstudy search next.npz --prior my_prior`
+    """
+    prepare(out, MANIFEST, force=force)
+    own = read_studies(storage)
+    for name, why in own.skipped.items():
+        note(f"the study {name!r} is skipped: {why}")
+    beside = " and the corpus that comes with quickstudy" if corpus else ""
+    console.print(f"learning from {own.trials:,} trials of {len(own.rows)} studies{beside}")
+    shipped = shipped_prior()
+    with bar("learning") as update:
+
+        def watch(stage: str, done: int, total: int) -> None:
+            update(done, total, stage)
+
+        prior = learn_from_studies(own, shipped=shipped, corpus=corpus, epochs=epochs, seed=seed, on_progress=watch)
+        save_search_prior(out, prior)
+        options = {"shipped": shipped, "corpus": corpus, "epochs": epochs, "seed": seed}
+        found = check_studies(own, **options, on_progress=watch) if check else ()  # type: ignore[arg-type]
+    if found:
+        out_console.print(table(found))
+    elif check:
+        note("all studies are of one task, so nothing can be said of how well it holds for another")
+    tell(f"saved [bold]{escape(str(out))}[/]: {verdict(found)}quickstudy search ... --prior {escape(str(out))}")
+
+
+def table(found: tuple[Check, ...]) -> Table:
+    """How two priors order the architectures of each study."""
+    rows = Table("study, left out", "architectures", "tau, shipped prior", "tau, learned prior", box=None)
+    for one in found:
+        rows.add_row(escape(one.study), str(one.n), f"{one.shipped:+.2f}", f"{one.learned:+.2f}")
+    return rows
+
+
+def verdict(found: tuple[Check, ...]) -> str:
+    """Whether the learned prior is worth using, in a clause."""
+    if not found:
+        return ""
+    shipped, learned = fmean(one.shipped for one in found), fmean(one.learned for one in found)
+    better = sum(one.learned > one.shipped for one in found)
+    said = f"a mean tau of {learned:+.2f} against {shipped:+.2f}, and better on {better} of {len(found)} studies"
+    if learned > shipped and 2 * better > len(found):
+        return f"{said}: worth using.\n"
+    return f"{said}: no better than the prior that comes with quickstudy, which `search` uses without --prior.\n"

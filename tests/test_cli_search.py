@@ -1,0 +1,177 @@
+"""Searches across tasks, and learning from one's own searches, on the command line."""
+
+import csv
+import json
+import logging
+import re
+import sys
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image, ImageDraw
+
+from quickstudy import Budget, load_task, search
+from quickstudy.cli import main
+from quickstudy.cli.across import from_prior
+from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.search_prior import load_search_prior
+
+
+@pytest.fixture
+def quickstudy(monkeypatch, capsys):
+    """Runs a command: its exit code, what it printed, and what it said on the error stream, in one line each."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["quickstudy", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "200")
+        handlers = logging.root.handlers[:]
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            logging.root.handlers[:] = handlers
+        told = capsys.readouterr()
+        return code, " ".join(told.out.split()), " ".join(told.err.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """Eight classes of eight pictures of bars, each class at an angle of its own."""
+    folder = tmp_path_factory.mktemp("pictures") / "bars"
+    for label in range(8):
+        (folder / f"class {label}").mkdir(parents=True)
+        for i in range(8):
+            image = Image.new("L", (16, 16), "white")
+            ImageDraw.Draw(image).line((3, 7 + i % 3, 13, 8), fill=0, width=2)
+            image.rotate(22 * label + i, fillcolor="white").save(folder / f"class {label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """Two npz files of pictures whose brightest row tells the class."""
+    folder = tmp_path_factory.mktemp("data")
+    for i, name in enumerate(("rows", "more")):
+        y = np.arange(60) % 3
+        x = 0.3 * np.random.default_rng(i).random((60, 1, 6 + i, 6), np.float32)
+        x[np.arange(60), 0, 2 * y] += 1
+        np.savez(folder / f"{name}.npz", x=x, y=y)
+    return folder
+
+
+def tiny_search(data, storage):
+    """Six architectures, trained for a moment."""
+    task, budget = load_task(data), Budget(seconds=None, trials=6, steps=3)
+    search(task.task, name=task.name, budget=budget, proposer=RandomSearch(), storage=storage)
+
+
+BRIEF = ("--seconds", "3", "--workers", "1")
+OF_2 = ("--n-way", "2", "--n-shot", "3", "--n-query", "4")
+
+
+def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy, classes, tmp_path):
+    out = tmp_path / "out"
+    limits = ("--max-params", "2k", "--seconds", "60", "--trials", "2", "--tasks", "5", "--workers", "1")
+    arguments = ("search", "--across", classes, *OF_2, *limits, "--size", "16", "--out", out)
+    code, told, errors = quickstudy(*arguments, "--prior", "none")
+    assert code == 0, errors
+    assert "2-way 3-shot tasks of bars: 4 classes to search by, 2 others to test on" in errors
+    assert re.search(r"accuracy, mean of \d+ tasks [\d.]+ ± [\d.]+ %", told)
+    assert "best worst decile" in told or "best mean and worst decile" in told
+    assert "nearest neighbour" in told
+    saved = json.loads((out / "across.json").read_text())
+    assert saved["best mean"] in told
+    assert saved["best worst decile"] in told
+    assert saved["settings"]["shape"] == [1, 16, 16]
+    rows = list(csv.DictReader((out / "across.csv").read_text().splitlines()))
+    assert all(int(row["parameters"]) <= 2000 for row in rows)
+    code, _, errors = quickstudy(*arguments)
+    assert code == 1
+    assert "--force" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("search",), "Give DATA, or --across"),
+        (("search", "digits", "--across", "glyphs"), "leave out digits, or --across"),
+        (("search", "digits", "--n-way", "5"), "--n-query, --tasks and --colour are for --across"),
+        (("search", "--across", "nothing-here"), "neither a folder nor one of"),
+        (("search", "digits", "--prior", "nothing-here"), "holds no prior"),
+    ],
+)
+def test_what_makes_no_search_is_told(quickstudy, tmp_path, arguments, said):
+    code, _, errors = quickstudy(*arguments, *BRIEF, "--out", tmp_path / "out")
+    assert code != 0
+    assert said in re.sub(r"[│ ]+", " ", errors)
+    assert "Traceback" not in errors
+
+
+def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path):
+    for name in ("rows", "more"):
+        tiny_search(arrays / f"{name}.npz", tmp_path / "studies.db")
+    out = tmp_path / "prior"
+    learn = ("learn-prior", "--storage", tmp_path / "studies.db", "--no-corpus", "--epochs", "2", "--out", out)
+    code, told, errors = quickstudy(*learn)
+    assert code == 0, errors
+    assert re.search("learning from 12 trials of 2 studies", errors)
+    assert re.search(r"rows 6 [+-]\d\.\d\d [+-]\d\.\d\d", told)
+    assert re.search(r"a mean tau of [+-]\d\.\d\d against [+-]\d\.\d\d, and better on \d of 2 studies: ", told)
+    assert set(load_search_prior(out).training["tasks"]) == {"rows", "more"}
+    code, _, errors = quickstudy(*learn)
+    assert code == 1
+    assert "--force" in errors
+    code, told, errors = quickstudy(
+        "search",
+        arrays / "rows.npz",
+        "--trials",
+        "1",
+        "--seconds",
+        "12",
+        "--workers",
+        "1",
+        "--prior",
+        out,
+        "--out",
+        tmp_path / "next",
+    )
+    assert code == 0, errors
+    assert "test accuracy" in told
+
+
+def test_one_task_alone_is_learned_from_but_not_checked(quickstudy, arrays, tmp_path):
+    tiny_search(arrays / "rows.npz", tmp_path / "studies.db")
+    learn = ("learn-prior", "--storage", tmp_path / "studies.db", "--no-corpus", "--epochs", "1")
+    code, told, errors = quickstudy(*learn, "--out", tmp_path / "prior")
+    assert code == 0, errors
+    assert "all studies are of one task" in errors
+    assert "saved" in told
+
+
+def test_a_storage_without_studies_of_ours_is_one_message(quickstudy, tmp_path):
+    optuna.logging.set_verbosity(logging.ERROR)
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'foreign.db'}", study_name="another's")
+    for name, said in (("none.db", "no such file"), ("foreign.db", "it is not one of quickstudy's")):
+        code, told, errors = quickstudy("learn-prior", "--storage", tmp_path / name, "--out", tmp_path / "out")
+        assert (code, told) == (1, "")
+        assert errors.startswith("error there ")
+        assert said in errors
+        assert "Traceback" not in errors
+
+
+def test_a_search_without_a_prior_and_one_with_that_of_quickstudy_are_told_apart():
+    assert from_prior(None) == (None, None)
+    prior, proposer = from_prior("none")
+    assert prior is None
+    assert proposer.prior is None
+
+
+def test_the_help_of_learning_a_prior_shows_an_example(quickstudy):
+    code, told, _ = quickstudy("learn-prior", "--help")
+    assert code == 0
+    assert "quickstudy learn-prior --storage" in told
