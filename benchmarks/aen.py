@@ -310,7 +310,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for which in BENCHMARKS:
         for name, (_, counts) in METHODS.items():
             for trained in counts:
-                ask = partial(ask_table, which, name, trained, judged=judged)
+                ask: Ask = partial(ask_table, which, name, trained, judged=judged)
                 units.append((name, f"{which}, {trained} trained", ask))
     for name, counts in CORPUS.items():
         units += [(name, f"corpus, {trained} trained", partial(ask_corpus, name, trained)) for trained in counts]

@@ -123,7 +123,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
         if self.improve is not None:
             near += self.improve(task, trials, space, max(n, IMPROVED), generator)
         found.append(known.numbers([other for other in near if other not in seen]))
-        return torch.cat(found).unique()
+        chosen: Tensor = torch.cat(found).unique()
+        return chosen
 
     def incumbent(
         self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
