@@ -1,18 +1,17 @@
 """`quickstudy demo`."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from quickstudy.cli.across import show
 from quickstudy.cli.options import a_seed, above_0
 from quickstudy.cli.terminal import bar, console, note, prepare, status, tell, watching
 from quickstudy.demo import LIMITS, add_search, run_demo
-from quickstudy.nas.hunt import Budget, Progress
+from quickstudy.nas.hunt import Budget
 from quickstudy.report import DemoReport, Score
 from quickstudy.tasks.catalogue import load_splits
 
@@ -61,22 +60,17 @@ def demo(
     if search_seconds:
         console.print(f"[dim]second act: a network for handwritten digits, with at most {LIMITS}[/]")
         budget = Budget(seconds=search_seconds, workers=min(4, os.cpu_count() or 1))
-        with searching(search_seconds) as watch_search, status() as say:
-            report = add_search(report, out=out, budget=budget, seed=seed, on_progress=watch_search, on_stage=say)
+        with bar("searching") as update, status() as say:
+            report = add_search(
+                report,
+                out=out,
+                budget=budget,
+                seed=seed,
+                on_progress=lambda seen: show(seen, update),
+                on_stage=say,
+            )
         show_search(report)
     tell(f"The report: [bold]{escape(str(out / 'report.html'))}[/]")
-
-
-@contextmanager
-def searching(seconds: float) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar for a search, with what was tried and the best of it."""
-    with bar("searching") as update:
-
-        def watch(seen: Progress) -> None:
-            best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
-            update(int(1000 * min(seen.seconds / seconds, 1.0)), 1000, f"{seen.stage}: {seen.trials} tried{best}")
-
-        yield watch
 
 
 def show_search(report: DemoReport) -> None:
