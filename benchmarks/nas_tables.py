@@ -4,6 +4,7 @@
     python benchmarks/nas_tables.py                                           all units of nasbench201 without rows
     python benchmarks/nas_tables.py --which nasbenchgraph --methods random forest
     python benchmarks/nas_tables.py --methods forest --again                  replaces its rows
+    python benchmarks/nas_tables.py --keep /tmp/searches                      goes on where it was stopped
     python benchmarks/nas_tables.py --smoke                                   tiny, into a temporary folder
 
 A unit is one method on one target, over all repetitions. In a repetition every method sees the same prior: so many
@@ -26,6 +27,7 @@ A method is one entry in METHODS.
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import statistics
@@ -33,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,6 +161,8 @@ class Found:
     """The row of the best value, at each mark; the earlier of two that are equal."""
     seconds: float
     """A proposal."""
+    ready: float = 0.0
+    """Seconds before the first."""
 
 
 def search(method: Search, table: Table, target: str, *, marks: Sequence[int], seed: int, halved: int = 1) -> Found:
@@ -206,20 +210,37 @@ def note(
     best.append(table.index[max(seen, key=lambda trial: trial.value or 0.0).choice])
 
 
-def run_unit(name: str, target: str, benchmark: Benchmark, table: Table, seeds: int, result: Result) -> None:
+def repetition(name: str, target: str, benchmark: Benchmark, table: Table, seed: int, kept: Path | None) -> Found:
+    """A repetition of a unit; where it is kept, it is run once."""
+    path = None if kept is None else kept / f"{name}-{target}-{seed}.json"
+    if path is not None and path.exists():
+        return Found(**json.loads(path.read_text("utf-8")))
+    source = table.source(target, rows=None if name in WHOLE_TABLE else benchmark.prior, seed=seed)
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    method = METHODS[name](source)
+    ready = time.perf_counter() - start
+    halved = HALVED if name in HALVING else 1
+    found = search(method, table, target, marks=benchmark.marks, seed=seed, halved=halved)
+    found = replace(found, ready=ready)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(asdict(found)), "utf-8")
+        partial.replace(path)
+    return found
+
+
+def run_unit(
+    name: str, target: str, benchmark: Benchmark, table: Table, seeds: int, result: Result, kept: Path | None = None
+) -> None:
     """A method on a target: its rows are written together, when it is done."""
     values: dict[tuple[str, int], list[float]] = {}
     seconds = []
     for seed in range(seeds):
-        source = table.source(target, rows=None if name in WHOLE_TABLE else benchmark.prior, seed=seed)
-        start = time.perf_counter()
-        torch.manual_seed(seed)
-        method = METHODS[name](source)
-        ready = time.perf_counter() - start
-        halved = HALVED if name in HALVING else 1
-        found = search(method, table, target, marks=benchmark.marks, seed=seed, halved=halved)
-        seconds.append((found.seconds, ready))
-        models = isinstance(method, BayesianSearch)
+        found = repetition(name, target, benchmark, table, seed, kept)
+        seconds.append((found.seconds, found.ready))
+        models = name.startswith("bayesian_search")
         for metric in benchmark.metrics:
             judged = getattr(table.tasks[target], metric)(seed)
             for i, mark in enumerate(benchmark.marks):
@@ -290,6 +311,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--targets", nargs="+", metavar="TARGET", help="data sets; all where it is not given")
     parser.add_argument("--seeds", type=int, default=20, help="repetitions")
+    parser.add_argument("--keep", type=Path, help="folder in which each repetition is kept, to go on from or to share")
+    parser.add_argument("--first", type=int, default=0, help="with --keep: only repetitions from this one, and no rows")
     parser.add_argument("--again", action="store_true", help="also units that have rows")
     parser.add_argument("--list", action="store_true", help="the units, and whether they have rows")
     parser.add_argument("--smoke", action="store_true", help="two repetitions, into a temporary folder")
@@ -319,8 +342,11 @@ def main(given: Sequence[str] | None = None) -> int:
         done = is_done(name, target, benchmark, arguments.seeds, result)
         if arguments.list:
             print(f"{name} on {target}: {'has rows' if done else 'none yet'}")
+        elif arguments.first:
+            for seed in range(arguments.first, arguments.seeds):
+                repetition(name, target, benchmark, table, seed, arguments.keep)
         elif not done or arguments.again:
-            run_unit(name, target, benchmark, table, arguments.seeds, result)
+            run_unit(name, target, benchmark, table, arguments.seeds, result, arguments.keep)
             add_means(name, benchmark, table, result)
     return 0
 

@@ -83,6 +83,19 @@ def test_a_unit_that_has_rows_is_left_alone_and_more_repetitions_replace_them(na
     assert all(again[key]["values"][:2] == first[key]["values"] for key in first if key[1][:4] != "mean")
 
 
+def test_repetitions_that_are_kept_are_not_run_again(nas_tables, tiny, tmp_path, monkeypatch, capsys):
+    kept, call = tmp_path / "kept", ["--methods", "random", "--targets", "a", "--keep", str(tmp_path / "kept")]
+    assert nas_tables.main([*call, "--out", str(tmp_path / "apart"), "--seeds", "3", "--first", "1"]) == 0
+    assert {path.stem for path in kept.iterdir()} == {"random-a-1", "random-a-2"}
+    assert not (tmp_path / "apart").exists()
+    assert nas_tables.main([*call, "--out", str(tmp_path / "one"), "--seeds", "3"]) == 0
+    monkeypatch.setattr(nas_tables, "search", None)
+    assert nas_tables.main([*call, "--out", str(tmp_path / "two"), "--seeds", "3"]) == 0
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(one[key]["values"] == two[key]["values"] for key in one)
+
+
 def test_the_incumbent_is_the_best_objective_so_far(nas_tables, tiny):
     table, marks = tiny.table(), range(1, 7)
     found, again = (nas_tables.search(nas_tables.RandomSearch(), table, "a", marks=marks, seed=1) for _ in range(2))
