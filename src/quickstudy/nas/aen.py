@@ -18,6 +18,8 @@ NUMBERS = 3  # of a node: position, width, size
 FARTHEST = 4.0  # standard deviations from the mean: proxies farther off say no more than that
 STEEPNESS = 3.0  # of the ranking loss: a difference of a third of a standard deviation counts as one
 
+STEPS, PASSES = 300, 20  # of training, at least
+
 Facts = Callable[[Space, Sequence[Architecture]], Tensor]
 """What is known of architectures without training, such as the logarithms of their costs: `(b, p)`, in any unit."""
 
@@ -155,7 +157,7 @@ def learn(
     prior: Prior,
     experience: Mapping[str, Rows],
     *,
-    epochs: int = 60,
+    epochs: int | None = None,
     lr: float = 3e-3,
     weight_decay: float = 1e-3,
     jitter: float = 0.0,
@@ -167,7 +169,8 @@ def learn(
     Args:
         prior: Its weights are where training begins.
         experience: Outcomes by task, each in its own unit.
-        epochs: Passes over all of it; a task is one batch, and one step.
+        epochs: Passes over all of it; a task is one batch, and one step. None makes 300 steps, or 20 passes where
+            there are more than 15 tasks.
         lr: Of AdamW, annealed to zero by a cosine.
         weight_decay: Of AdamW.
         jitter: Standard deviation of noise on the tasks' embeddings. With few tasks, an embedding without noise is a
@@ -192,6 +195,8 @@ def learn(
         everything = torch.cat(known).to(prior.centre)
         prior.centre.copy_(everything.mean(0))
         prior.spread.copy_(everything.std(0).clamp_min(1e-6))
+    if epochs is None:
+        epochs = max(PASSES, math.ceil(STEPS / len(batches)))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=lr, weight_decay=weight_decay)
     prior.train()
     for epoch in range(epochs):
