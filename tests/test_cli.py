@@ -527,7 +527,7 @@ def test_limits_that_are_none_are_refused_with_an_example(parse, text):
 
 def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
     out = tmp_path / "out"
-    options = ("--max-params", "3k", "--seconds", "4", "--trials", "2", "--workers", "1", "--out", out)
+    options = ("--max-params", "3k", "--seconds", "8", "--trials", "2", "--workers", "1", "--out", out)
     code, told, errors = quickstudy("search", "digits", *options)
     assert code == 0, errors
     assert "test accuracy" in told
