@@ -81,7 +81,7 @@ def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy
     code, told, errors = quickstudy(*arguments, "--prior", "none")
     assert code == 0, errors
     assert "2-way 3-shot tasks of bars: 4 classes to search by, 2 others to test on" in errors
-    assert re.search(r"accuracy, mean of \d+ tasks [\d.]+ ± [\d.]+ %", told)
+    assert re.search(r"test: mean of \d+ tasks [\d.]+ ± [\d.]+ %", told)
     assert "best worst decile" in told or "best mean and worst decile" in told
     assert "nearest neighbour" in told
     saved = json.loads((out / "across.json").read_text())

@@ -11,6 +11,8 @@ from quickstudy.nas.across import (
     CANDIDATES,
     FRESH,
     FURTHER,
+    LEAST,
+    Comparison,
     Numbered,
     OnManyTasks,
     OnNumberedTask,
@@ -25,6 +27,7 @@ from quickstudy.nas.hunt import Budget
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome
+from quickstudy.nas.workers import workers
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.sinusoid import Sinusoid
 from quickstudy.tasks.task import Examples, Task
@@ -181,10 +184,16 @@ def test_a_search_across_tasks_goes_on_from_its_storage_and_refuses_another(foun
         run(storage=tmp_path / "studies.db", schedule=Schedule(steps=5))
 
 
-def test_seconds_are_kept_across_tasks():
-    result = run(budget=Budget(seconds=4.0), tasks=1000)
-    assert result.seconds < 10
-    assert result.best_mean.test.n >= 5
+def test_a_comparison_ends_with_its_seconds_but_not_before_it_has_five_tasks(monkeypatch):
+    monkeypatch.setattr(OnNumberedTask, "__call__", lambda self, a, schedule, *, seed: Outcome(Share(1, 2), 0.0, 4))
+    each, told = OnNumberedTask(Tiny(shape=(1, 6, 6), n_classes=2), Numbered(source(), source(), 0)), []
+    with workers(each, 1) as pool:
+        comparison = Comparison(pool, BRIEF, 40, told.append)
+        late = comparison.run("comparing", [None, None], 0, until=0.0)
+        endless = comparison.run("testing", [None], 0, until=None)
+    assert [one.n for one in late] == [LEAST, LEAST]
+    assert [one.n for one in endless] == [40]
+    assert told == ["comparing"] * LEAST + ["testing"] * 40
 
 
 def test_two_processes_compare_as_one_does():

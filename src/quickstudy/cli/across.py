@@ -141,11 +141,11 @@ def table(result: AcrossResult) -> Table:
     found = roles(result)
     rows = Table("", *found, "nearest neighbour", box=None)
     tests = [one.test for one in found.values() if one.test is not None] + [result.neighbour]
-    rows.add_row(f"[bold]accuracy, mean of {tests[0].n} tasks[/]", *(f"[bold]{mean(one)}[/]" for one in tests))
-    rows.add_row("accuracy, worst tenth of them", *map(worst_decile, tests))
+    rows.add_row(f"[bold]test: mean of {tests[0].n} tasks[/]", *(f"[bold]{mean(one)}[/]" for one in tests))
+    rows.add_row("test: worst tenth", *map(worst_decile, tests))
     sources = [one.source for one in found.values()]
-    rows.add_row(f"before: mean of {sources[0].n} tasks chosen by", *map(mean, sources), "")
-    rows.add_row("before: worst tenth of them", *map(worst_decile, sources), "")
+    rows.add_row(f"chosen by: mean of {sources[0].n} tasks", *map(mean, sources), "")
+    rows.add_row("chosen by: worst tenth", *map(worst_decile, sources), "")
     rows.add_row("parameters", *(f"{one.cost.parameters:,}" for one in found.values()), "")
     rows.add_row("multiply-adds", *(f"{one.cost.multiply_adds:,}" for one in found.values()), "")
     rows.add_row("activations", *(f"{one.cost.peak_memory:,} bytes" for one in found.values()), "")

@@ -43,8 +43,8 @@ DESCRIBED = 8
 """Tasks by which a prior knows their distribution."""
 CANDIDATES = 4
 """Architectures that are compared."""
-ROUND = 5
-"""Tasks between two looks at the clock, of which a comparison has one at least."""
+LEAST = 5
+"""Tasks of a comparison at least, however few the seconds."""
 WORST = 0.1
 """The part of the tasks that a worst decile is made of."""
 RESAMPLED = 2000
@@ -421,15 +421,13 @@ class Comparison:
         self, stage: str, architectures: Sequence[Architecture], first: int, until: float | None
     ) -> list[Evaluation]:
         """The accuracy of each on each task, which are the same for all, as many as can be had until then."""
-        start = time.perf_counter()
+        start, a_round = time.perf_counter(), math.ceil(self.pool.n / len(architectures))
         shares: list[list[float]] = [[] for _ in architectures]
-        while len(shares[0]) < self.tasks:
-            done = len(shares[0])
+        while (done := len(shares[0])) < self.tasks:
             now = time.perf_counter()
-            a_round = (now - start) * ROUND / max(1, done)
-            if until is not None and done and now + a_round > until:
+            if until is not None and done >= LEAST and now + (now - start) * a_round / done > until:
                 break
-            numbers = range(first + done, first + min(done + ROUND, self.tasks))
+            numbers = range(first + done, first + min(done + a_round, self.tasks))
             futures = [[self.pool.submit(a, self.schedule, seed=i) for i in numbers] for a in architectures]
             for found, of in zip(shares, futures):
                 found += [percent(future.result()) for future in of]
