@@ -67,7 +67,7 @@ COSTS = ("parameters", "multiply_adds", "peak_memory")
 COLUMNS = ("architecture", "seed", "validation", "test", "quarter_validation", "seconds", *COSTS, *MEASURED)
 """Of a file. What does not depend on the seed, and the quarter's accuracy, is in the rows of seed 0 only."""
 
-RIGHT, TIME, TAU = "right on the test set %", "seconds of training", "Kendall's tau"
+RIGHT, TAU = "right on the test set %", "Kendall's tau"
 SPEED, RATIO = "networks trained a minute", "speed ratio to the plain loop"
 DESCRIPTION = (
     "Networks of Tiny on small tasks, each trained from two seeds. Kendall's tau is between what is named, of the "
@@ -306,8 +306,15 @@ def report(home: Path, folder: Path) -> None:
         setting, done = f"{kind(name, facts)}, {name}", [100 * float(row["test"]) for row in rows if row["test"]]
         found = {"worst": min(done), "median": statistics.median(done), "best": max(done)}
         for which, value in found.items():
-            result.add(f"{which} network", setting, RIGHT, round(value, 2), n=len(done), tests=facts["n_test"])
-        result.add("all networks", setting, TIME, facts["seconds"], n=len(rows), failed=len(rows) - len(done))
+            result.add(
+                f"{which} network",
+                setting,
+                RIGHT,
+                round(value, 2),
+                n=len(done),
+                tests=facts["n_test"],
+                failed=len(rows) - len(done),
+            )
         pairs = [(a, b) for a, b in zip(first, second, strict=True) if a["test"] and b["test"]]
         for method, column in RANKINGS.items():
             compared = [(float(a[column]), float(b["test"])) for a, b in pairs if a[column]]
@@ -316,7 +323,7 @@ def report(home: Path, folder: Path) -> None:
             means.setdefault(method, []).append(value)
     for method, values in means.items():
         mean = round(statistics.mean(values), 4)
-        result.add(method, "mean of tasks", TAU, mean, ci95=half_interval(values), n=len(values))
+        result.add(method, "all, mean of tasks", TAU, mean, ci95=half_interval(values), n=len(values))
         print(f"{method:24} {statistics.mean(values):.3f}")
 
 
