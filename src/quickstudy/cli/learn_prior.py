@@ -88,4 +88,6 @@ def verdict(found: tuple[Check, ...]) -> str:
     said = f"a mean tau of {learned:+.2f} against {shipped:+.2f}, and better on {better} of {len(found)} studies"
     if learned > shipped and 2 * better > len(found):
         return f"{said}: worth using.\n"
-    return f"{said}: no better than the prior that comes with quickstudy, which `search` uses without --prior.\n"
+    return (
+        f"{said}: not clearly better than the prior that comes with quickstudy, which `search` uses without --prior.\n"
+    )
