@@ -288,6 +288,7 @@ def ask_corpus(name: str, trained: int, seed: int) -> Iterator[dict[str, float]]
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="units whose name begins so: nasbench201, aen_with_transfer")
+    parser.add_argument("--methods", nargs="+", choices=sorted({*METHODS, *CORPUS}), metavar="METHOD")
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--list", action="store_true", help="the units, and their repetitions so far")
     parser.add_argument("--smoke", action="store_true", help="two repetitions, few members, into a temporary folder")
@@ -315,7 +316,8 @@ def main(given: Sequence[str] | None = None) -> int:
     for name, counts in CORPUS.items():
         units += [(name, f"corpus, {trained} trained", partial(ask_corpus, name, trained)) for trained in counts]
     for name, setting, ask in units:
-        if name.startswith(arguments.only) or setting.startswith(arguments.only):
+        wanted = name.startswith(arguments.only) or setting.startswith(arguments.only)
+        if wanted and (arguments.methods is None or name in arguments.methods):
             unit(result, name, setting, arguments, ask)
     return 0
 

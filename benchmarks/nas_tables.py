@@ -160,7 +160,7 @@ class Found:
     best: list[int]
     """The row of the best value, at each mark; the earlier of two that are equal."""
     seconds: float
-    """A proposal."""
+    """A proposal, by the processor's clock."""
     ready: float = 0.0
     """Seconds before the first."""
 
@@ -176,10 +176,10 @@ def search(method: Search, table: Table, target: str, *, marks: Sequence[int], s
     seconds, spent = 0.0, 0.0
     cost = 1.0 if halved == 1 or brief is None else 1 + halved * BRIEF_EPOCHS / EPOCHS
     while spent + cost <= marks[-1] + 1e-9 or not seen:
-        start = time.perf_counter()
+        start = time.process_time()
         generator = seeded("search", target, seed, len(seen))
         offered = method.propose(task, tuple(seen), space, n=halved, generator=generator)
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         rows = [table.index[choice] for choice in offered]
         row = rows[0] if brief is None else max(rows, key=lambda i: float(brief[i]))
         choice = table.architectures[row]
