@@ -4,7 +4,7 @@
     python benchmarks/nas_tables.py                                           all units of nasbench201 without rows
     python benchmarks/nas_tables.py --which nasbenchgraph --methods random forest
     python benchmarks/nas_tables.py --methods forest --again                  replaces its rows
-    python benchmarks/nas_tables.py --keep /tmp/searches                      goes on where it was stopped
+    python benchmarks/nas_tables.py --keep FOLDER                             goes on where it was stopped
     python benchmarks/nas_tables.py --smoke                                   tiny, into a temporary folder
 
 A unit is one method on one target, over all repetitions. In a repetition every method sees the same prior: so many
