@@ -53,7 +53,7 @@ def check_finite(name: str, x: Tensor, mask: Tensor | None = None) -> None:
     """Raises TaskError where real examples `(b, n, *input)` hold NaN or infinity, unless on a GPU, which would wait."""
     if x.device.type != "cpu" or not x.is_floating_point():
         return
-    bad = ~x.isfinite().reshape(*x.shape[:2], -1).all(-1)
+    bad = ~x.isfinite().flatten(2).all(-1) if x.dim() > 2 else ~x.isfinite()
     if mask is not None:
         bad &= mask
     if n := int(bad.sum()):
