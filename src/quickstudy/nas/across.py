@@ -13,22 +13,21 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.artefacts import write_atomically
-from quickstudy.errors import DivergedError, OutcomeError, ShapeError
+from quickstudy.errors import DivergedError, ShapeError
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import RUNGS, SEARCHED, WISHED, Budget, Progress, Tried, hunt, share
+from quickstudy.nas.hunt import RUNGS, SEARCHED, WISHED, Budget, Progress, Tried, hunt, nothing_succeeded, share
 from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer, train
-from quickstudy.nas.trainer import Outcome, Trainer, untrained
+from quickstudy.nas.trainer import Outcome, Trainer, real, untrained
 from quickstudy.nas.workers import Workers, workers
-from quickstudy.tasks.episodes import to_float
-from quickstudy.tasks.task import Examples, Task, TaskSource
+from quickstudy.tasks.task import Task, TaskSource
 from quickstudy.training.evaluate import Evaluation
 from quickstudy.training.evaluate import judge as judge_learner
 from quickstudy.training.proportion import Share
@@ -165,12 +164,6 @@ class OnManyTasks(Trainer):
         if not steps:
             return Outcome(None, seconds, 0, f"on each of {len(failures)} tasks: {failures[-1]}")
         return Outcome(Share(right, answers), seconds, steps)
-
-
-def real(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of the only task of a batch, without what is masked."""
-    x, y = to_float(examples.x[0]), examples.y[0]
-    return (x, y) if examples.mask is None else (x[examples.mask[0]], y[examples.mask[0]])
 
 
 @dataclass(frozen=True)
@@ -395,9 +388,7 @@ def best(tried: Sequence[Tried], limits: Limits) -> list[Tried]:
     most = math.inf if limits.max_latency is None else limits.max_latency
     fitting = [one for one in tried if one.value is not None and limits.allows(one.cost) and one.latency <= most]
     if not fitting:
-        reasons = [one.why for one in tried if one.why]
-        why = f" The last one failed: {reasons[-1]}" if reasons else ""
-        raise OutcomeError(f"no training succeeded in the time given. Give more seconds, or wider limits.{why}")
+        raise nothing_succeeded([one.why for one in tried])
     ordered = sorted(fitting, key=lambda one: -(one.value or 0.0))
     return list({one.architecture: one for one in reversed(ordered)}.values())[::-1][:CANDIDATES]
 

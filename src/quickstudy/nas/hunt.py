@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -328,7 +328,7 @@ class Hunt:
         values = {entry.choice: entry.value for entry in self.record.history() if entry.value is not None}
         best = [a for a in sorted(values, key=lambda a: -(values[a] or 0)) if self.within.has(a)][:FINALISTS]
         if not best:
-            raise OutcomeError(self.nothing())
+            raise nothing_succeeded([entry.why for entry in self.record.history()])
         self.tell("training the best")
         futures = []
         for i, architecture in enumerate(best):
@@ -338,14 +338,15 @@ class Hunt:
             futures.append(pool.submit(architecture, schedule, seed=self.seed, deadline=deadline, keep=keep))
         trained = [(a, f.result()) for a, f in zip(best, futures) if f.result().accuracy is not None]
         if not trained:
-            raise OutcomeError(self.nothing())
+            raise nothing_succeeded([entry.why for entry in self.record.history()])
         return sorted(trained, key=lambda found: -share(found[1]).right)
 
-    def nothing(self) -> str:
-        """Why there is no result."""
-        reasons = [entry.why for entry in self.record.history() if entry.why]
-        why = f" The last one failed: {reasons[-1]}" if reasons else ""
-        return f"no training succeeded in the time given. Give more seconds, or wider limits.{why}"
+
+def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
+    """What to raise where no training did, given why they failed."""
+    told = [reason for reason in reasons if reason]
+    why = f" The last one failed: {told[-1]}" if told else ""
+    return OutcomeError(f"no training succeeded in the time given. Give more seconds, or wider limits.{why}")
 
 
 def read(entry: Entry[Architecture], cost: Cost) -> Tried:

@@ -20,8 +20,7 @@ from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer
-from quickstudy.nas.trainer import OnOneTask, TrainingSet
-from quickstudy.tasks.episodes import to_float
+from quickstudy.nas.trainer import OnOneTask, TrainingSet, real
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
@@ -188,9 +187,7 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
     if len(task) != 1 or task.n_way is None:
         found = "of regression" if task.n_way is None else f"a batch of {len(task)}; take task[:1]"
         raise ShapeError(f"a search is for one task of classification, and this is {found}.")
-    x, y = to_float(task.support.x[0]), task.support.y[0]
-    if task.support.mask is not None:
-        x, y = x[task.support.mask[0]], y[task.support.mask[0]]
+    x, y = real(task.support)
     if not bool(x.isfinite().all()):
         raise ShapeError(
             "an input of the support set is not finite. Leave such examples out, or fill in what is missing."
@@ -200,9 +197,7 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
 
 def judge(network: nn.Module, task: Task) -> tuple[Share | None, Tensor | None]:
     """How a network does on the query set, and what it takes for what; None where there are no queries."""
-    x, y = to_float(task.query.x[0]), task.query.y[0]
-    if task.query.mask is not None:
-        x, y = x[task.query.mask[0]], y[task.query.mask[0]]
+    x, y = real(task.query)
     if not len(y) or task.n_way is None:
         return None, None
     answers = answer(network, x).argmax(1)

@@ -13,6 +13,8 @@ from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.standardise import standardised
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer, train
+from quickstudy.tasks.episodes import to_float
+from quickstudy.tasks.task import Examples
 from quickstudy.training.proportion import Share
 
 
@@ -133,3 +135,9 @@ class OnOneTask(Trainer):
 def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) -> nn.Sequential:
     """A network before training, which standardises its inputs as these examples `(n, *shape)` need it."""
     return standardised(build(space, architecture, generator=Generator().manual_seed(seed)), x)
+
+
+def real(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of the only task of a batch, without what is masked, and pictures as floats."""
+    x, y = to_float(examples.x[0]), examples.y[0]
+    return (x, y) if examples.mask is None else (x[examples.mask[0]], y[examples.mask[0]])
