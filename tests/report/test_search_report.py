@@ -1,20 +1,19 @@
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import FrozenInstanceError, replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from page import Page
 
 from quickstudy.errors import ShapeError
 from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.report.search_plots import curve, decades, history, pareto, short
 from quickstudy.report.search_summary import best_so_far, front
 
-VOID = {"meta", "img", "rect", "path", "circle", "line", "br"}
 DRAWING = (
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="The network"><text>3×3 convolution</text></svg>'
 )
@@ -58,49 +57,14 @@ FULL = replace(
 )
 
 
-class Strict(HTMLParser):
-    """A page, of which every tag is closed where it should be."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.said: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.said.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.said).split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
 def said(report: SearchReport) -> str:
-    return Strict(render(report)).text
+    return Page(render(report)).text
 
 
 @pytest.mark.parametrize("report", [FULL, BARE], ids=["full", "bare"])
 def test_a_report_of_a_search_is_one_valid_page_that_asks_for_no_other_file(report):
     text = render(report)
-    page = Strict(text)
+    page = Page(text)
     assert len(page.all("h1")) == 1
     assert not re.search(r"https?:|url\(|@import|src=\"(?!data:)", text)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
@@ -188,10 +152,10 @@ def test_a_search_whose_trainings_all_failed_is_still_a_page():
 
 def test_series_are_drawn_as_lines_and_pictures_as_pictures():
     waves = torch.sin(torch.arange(60.0)).repeat(2, 3, 1)
-    page = Strict(render(replace(FULL, shape=(3, 60), examples=waves)))
+    page = Page(render(replace(FULL, shape=(3, 60), examples=waves)))
     assert "series of 60 steps and 3 channels" in page.text
     assert not page.all("img")
-    assert len(Strict(render(FULL)).all("img")) == 2
+    assert len(Page(render(FULL)).all("img")) == 2
 
 
 def test_short_class_names_stand_above_the_columns_of_the_confusion_and_long_ones_are_numbered():
@@ -224,7 +188,7 @@ def test_names_that_hold_html_are_shown_and_not_obeyed(evil):
         python=evil,
         known=evil,
     )
-    page = Strict(render(report))
+    page = Page(render(report))
     assert not page.all("script")
     assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
     assert evil in page.text
