@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from quickstudy import Budget, load_task, search
 from quickstudy.cli import main
-from quickstudy.cli.across import from_prior
+from quickstudy.cli.priors import from_prior
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.search_prior import load_search_prior
 

@@ -1,21 +1,16 @@
-"""`quickstudy search --across`, and what all searches of the command line have in common."""
+"""`quickstudy search --across`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.cli.terminal import bar, console, note, out_console, tell
-from quickstudy.experience.proposer import Proposer
+from quickstudy.cli.priors import from_prior
+from quickstudy.cli.terminal import bar, console, note, out_console, show, tell
 from quickstudy.nas.across import CSV, JSON, AcrossResult, Compared, save_across, search_across, worst, worst_interval
-from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import SEARCHED, Budget, Progress
-from quickstudy.nas.search_prior import DRAWN, SearchPrior, load_search_prior
-from quickstudy.nas.space import Space
+from quickstudy.nas.hunt import Budget
 from quickstudy.search_data import STUDIES
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.episodes import Episodes
@@ -72,22 +67,6 @@ class Kind:
         classes = f"{splits.train.n_classes} classes to search by, {splits.test.n_classes} others to test on"
         console.print(f"{self.n_way}-way {self.n_shot}-shot tasks of {escape(str(splits.name))}: {classes}")
         return f"{self.n_way}-way {self.n_shot}-shot tasks of {splits.name}", train, test
-
-
-def from_prior(name: str | None) -> tuple[SearchPrior | None, Proposer[Architecture, Space] | None]:
-    """What `--prior` says: a prior, or a search without."""
-    if name is None:
-        return None, None
-    return (None, BayesianSearch(None, drawn=DRAWN)) if name == "none" else (load_search_prior(name), None)
-
-
-def show(seen: Progress, update: Callable[[int, int, str], None]) -> None:
-    """Progress of a search."""
-    seconds, trials = seen.budget.seconds or 1.0, seen.budget.trials
-    best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
-    done = seen.trials / trials if trials and seen.stage == "searching" else 0.0
-    part = max(min(seen.seconds / seconds, 1.0), done * SEARCHED)
-    update(int(1000 * part), 1000, f"{seen.stage}: {seen.trials} tried{best}")
 
 
 def search_many(

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from quickstudy.cli.across import show
 from quickstudy.cli.options import a_seed, above_0
-from quickstudy.cli.terminal import bar, console, note, prepare, status, tell, watching
+from quickstudy.cli.terminal import bar, console, note, prepare, show, status, tell, watching
 from quickstudy.demo import LIMITS, add_search, run_demo
 from quickstudy.nas.hunt import Budget
 from quickstudy.report import DemoReport, Score

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from quickstudy.errors import DataNotFoundError
+from quickstudy.experience.proposer import Proposer
 from quickstudy.learners.prior import Prior, load
+from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.search_prior import DRAWN, SearchPrior, load_search_prior
+from quickstudy.nas.space import Space
 from quickstudy.priors import shipped, shipped_names
 from quickstudy.training.checkpoint import CHECKPOINT
 
@@ -21,3 +26,10 @@ def find_prior(name: str) -> Prior:
             f"the training in {name} is not finished: run `quickstudy train ... --resume` to its end."
         )
     return load(name)
+
+
+def from_prior(name: str | None) -> tuple[SearchPrior | None, Proposer[Architecture, Space] | None]:
+    """What `--prior` says: a prior, or a search without."""
+    if name is None:
+        return None, None
+    return (None, BayesianSearch(None, drawn=DRAWN)) if name == "none" else (load_search_prior(name), None)

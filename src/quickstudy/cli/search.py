@@ -8,9 +8,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.cli.across import Kind, from_prior, search_many, show
+from quickstudy.cli.across import Kind, search_many
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
-from quickstudy.cli.terminal import bar, console, note, out_console, prepare, tell
+from quickstudy.cli.priors import from_prior
+from quickstudy.cli.terminal import bar, console, note, out_console, prepare, show, tell
 from quickstudy.nas.across import CSV, JSON
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from quickstudy.errors import OutputExistsError
+from quickstudy.nas.hunt import SEARCHED
+from quickstudy.nas.hunt import Progress as SearchProgress
 from quickstudy.training.history import Progress as TrainingProgress
 
 out_console = Console(highlight=False)
@@ -80,3 +82,12 @@ def prepare(out: Path, *results: str, force: bool) -> None:
         if (out / result).exists() and not force:
             raise OutputExistsError(f"{out / result} exists. Choose another --out, or replace it with --force.")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def show(seen: SearchProgress, update: Callable[[int, int, str], None]) -> None:
+    """Progress of a search."""
+    seconds, trials = seen.budget.seconds or 1.0, seen.budget.trials
+    best = "" if seen.best is None else f", best {seen.best:.1f} % on validation"
+    done = seen.trials / trials if trials and seen.stage == "searching" else 0.0
+    part = max(min(seen.seconds / seconds, 1.0), done * SEARCHED)
+    update(int(1000 * part), 1000, f"{seen.stage}: {seen.trials} tried{best}")
