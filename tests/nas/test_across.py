@@ -1,5 +1,3 @@
-import csv
-import json
 from dataclasses import replace
 
 import pytest
@@ -7,30 +5,17 @@ import torch
 from torch import Generator
 
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError
-from quickstudy.nas.across import (
-    CANDIDATES,
-    FRESH,
-    FURTHER,
-    LEAST,
-    Comparison,
-    Numbered,
-    OnManyTasks,
-    OnNumberedTask,
-    save_across,
-    search_across,
-    worst,
-    worst_interval,
-)
+from quickstudy.nas.across import CANDIDATES, LEAST, Comparison, search_across, worst, worst_interval
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
+from quickstudy.nas.many_tasks import FURTHER, Numbered, OnNumberedTask
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome
 from quickstudy.nas.workers import workers
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.sinusoid import Sinusoid
-from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
 FEW = Budget(seconds=None, trials=4, steps=8)
@@ -86,57 +71,6 @@ def test_a_search_across_tasks_by_trials_repeats_exactly(found):
         assert torch.equal(one.source.values, other.source.values)
 
 
-def test_longer_trainings_are_trainings_on_more_tasks_that_the_shorter_ones_had_not(monkeypatch):
-    seen = []
-
-    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
-        seen.append((schedule.steps, seed))
-        return Outcome(Share(3, 4), 0.1, schedule.steps)
-
-    monkeypatch.setattr(OnNumberedTask, "__call__", train)
-    trainer = OnManyTasks(Tiny(shape=(1, 6, 6), n_classes=2), Numbered(source(), source(), 0), 4)
-    short, longer = (trainer(None, Schedule(steps=steps), seed=9) for steps in (8, 24))
-    assert (short.accuracy, short.steps) == (Share(6, 8), 8)
-    assert (longer.accuracy, longer.steps) == (Share(18, 24), 24)
-    assert {steps for steps, _ in seen} == {4}
-    assert len({number for _, number in seen}) == 8
-
-
-def test_every_architecture_has_the_same_tasks():
-    tasks = Numbered(source(), source(seed=1), 3)
-    assert torch.equal(tasks[7].support.x, tasks[7].support.x)
-    assert not torch.equal(tasks[7].support.x, tasks[8].support.x)
-    assert not torch.equal(tasks[FURTHER].support.x, tasks[FRESH].support.x)
-    assert not torch.equal(tasks[7].support.x, replace(tasks, seed=4)[7].support.x)
-
-
-def test_a_deadline_ends_a_training_between_two_tasks():
-    space = Tiny(shape=(1, 6, 6), n_classes=2)
-    trainer = OnManyTasks(space, Numbered(source(), source(), 0), 4)
-    architecture = space.sample(generator=Generator().manual_seed(0))
-    outcome = trainer(architecture, Schedule(steps=40), seed=0, deadline=0.0)
-    assert outcome.steps == 4
-    assert outcome.accuracy.n == 10
-
-
-def test_a_task_on_which_training_diverges_has_no_right_answer(monkeypatch):
-    sound = OnNumberedTask.__call__
-
-    def train(self, architecture, schedule, *, seed, **options):
-        if seed % 2:
-            return Outcome(None, 0.0, 0, "the loss is nan")
-        return Outcome(Share(10, 10), 0.1, 4)
-
-    monkeypatch.setattr(OnNumberedTask, "__call__", train)
-    space = Tiny(shape=(1, 6, 6), n_classes=2)
-    trainer = OnManyTasks(space, Numbered(source(), source(), 0), 4)
-    assert trainer(None, Schedule(steps=16), seed=0).accuracy == Share(20, 40)
-    monkeypatch.setattr(OnNumberedTask, "__call__", sound)
-    outcome = trainer(space.sample(generator=Generator().manual_seed(0)), Schedule(steps=16, lr=1e30), seed=0)
-    assert outcome.accuracy is None
-    assert "on each of 4 tasks: the loss is" in outcome.why
-
-
 def test_where_every_training_fails_across_tasks_the_reason_is_told():
     with pytest.raises(OutcomeError, match="The last one failed: on each of 2 tasks"):
         run(schedule=Schedule(steps=4, lr=1e30))
@@ -160,20 +94,6 @@ def test_tasks_of_different_kinds_and_of_regression_are_refused():
         run(Sinusoid())
     with pytest.raises(NothingFitsError, match="fewest parameters"):
         run(limits=Limits(max_params=5))
-
-
-def test_masked_examples_are_not_learned_from_nor_asked():
-    class Masked:
-        def sample(self, b, *, generator):
-            task = source().sample(b, generator=generator)
-            mask = torch.ones(b, 10, dtype=torch.bool)
-            mask[:, 8:] = False
-            junk = torch.where(mask[:, :, None, None, None], task.query.x, torch.nan)
-            return Task(task.support, Examples(junk, task.query.y, mask), task.n_way)
-
-    space = Tiny(shape=(1, 6, 6), n_classes=2)
-    architecture = space.sample(generator=Generator().manual_seed(0))
-    assert OnNumberedTask(space, Numbered(Masked(), Masked(), 0))(architecture, BRIEF, seed=0).accuracy.n == 8
 
 
 def test_a_search_across_tasks_goes_on_from_its_storage_and_refuses_another(found, tmp_path):
@@ -201,16 +121,3 @@ def test_two_processes_compare_as_one_does():
     one, each = result.compared[0], OnNumberedTask(result.space, Numbered(source(), source(), 0))
     shares = [each(one.architecture, BRIEF, seed=FURTHER + i).accuracy.percent for i in range(10)]
     assert one.source.values.tolist() == pytest.approx(shares)
-
-
-def test_what_is_saved_says_the_same_as_the_result(found, tmp_path):
-    save_across(tmp_path, found)
-    saved = json.loads((tmp_path / "across.json").read_text())
-    assert saved["best mean"] == str(found.best_mean.architecture)
-    assert saved["compared"][0]["source mean %"] == pytest.approx(found.best_mean.source.mean)
-    assert len(saved["compared"][0]["source accuracies %"]) == 10
-    table = list(csv.DictReader((tmp_path / "across.csv").read_text().splitlines()))
-    assert [row["architecture"] for row in table] == [str(one.architecture) for one in found.compared]
-    (best,) = (row for row in table if "worst decile" in row["best"])
-    assert float(best["test worst decile %"]) == pytest.approx(worst(found.best_worst.test.values), abs=1e-3)
-    assert [row["test mean %"] == "" for row in table] == [one.test is None for one in found.compared]

@@ -63,6 +63,14 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert whole.expected == rest.expected
 
 
+def test_a_search_that_goes_on_under_narrower_limits_ends_on_what_keeps_to_them(tmp_path):
+    wide = run(limits=Limits(), storage=tmp_path / "studies.db")
+    narrow = Limits(max_params=wide.cost.parameters - 1)
+    rest = run(budget=replace(FEW, trials=1), limits=narrow, storage=tmp_path / "studies.db")
+    assert [one.architecture for one in rest.tried] == [one.architecture for one in wide.tried]
+    assert all(narrow.allows(count(rest.space, architecture)) for architecture, _ in rest.finalists)
+
+
 def test_a_study_of_other_inputs_is_refused(tmp_path):
     run(storage=tmp_path / "studies.db")
     with pytest.raises(StudyError, match="digest"):

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from quickstudy.cli.priors import from_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, show, tell
-from quickstudy.nas.across import CSV, JSON, AcrossResult, Compared, save_across, search_across, worst, worst_interval
+from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, worst_interval
+from quickstudy.nas.across_files import CSV, JSON, save_across
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
 from quickstudy.search_data import STUDIES

@@ -12,7 +12,7 @@ from quickstudy.cli.across import Kind, search_many
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.priors import from_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, prepare, show, tell
-from quickstudy.nas.across import CSV, JSON
+from quickstudy.nas.across_files import CSV, JSON
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data

@@ -1,36 +1,32 @@
 """One architecture for many tasks: the best on average, and the best on the worst of them."""
 
-import csv
-import io
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
-from quickstudy.artefacts import write_atomically
-from quickstudy.errors import DivergedError, ShapeError
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import RUNGS, SEARCHED, WISHED, Budget, Progress, Tried, hunt, nothing_succeeded, share
+from quickstudy.nas.build import Cost, Limits
+from quickstudy.nas.hunt import Budget, Progress, Tried, hunt
+from quickstudy.nas.many_tasks import FRESH, FURTHER, Numbered, OnManyTasks, OnNumberedTask
+from quickstudy.nas.pace import madds
 from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
-from quickstudy.nas.train import Schedule, answer, train
-from quickstudy.nas.trainer import Outcome, Trainer, real, untrained
+from quickstudy.nas.train import Schedule
+from quickstudy.nas.trainer import Outcome, real
 from quickstudy.nas.workers import Workers, workers
-from quickstudy.tasks.task import Task, TaskSource
+from quickstudy.tasks.task import TaskSource
 from quickstudy.training.evaluate import Evaluation
 from quickstudy.training.evaluate import judge as judge_learner
-from quickstudy.training.proportion import Share
 
 OBJECTIVE = "mean accuracy % over tasks"
 HUNTED, COMPARED = 0.75, 0.75
@@ -48,122 +44,6 @@ WORST = 0.1
 """The part of the tasks that a worst decile is made of."""
 RESAMPLED = 2000
 """Resamplings of the tasks for an interval."""
-FURTHER, FRESH = 10**9, 2 * 10**9
-"""From these numbers on, tasks are for comparing, and of the test classes."""
-SPREAD = 0x9E3779B1
-"""Between the tasks of one seed and those of the next; of a seed, torch's generator reads 32 bits."""
-JSON, CSV = "across.json", "across.csv"
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Tasks by number, the same whenever and wherever one asks."""
-
-    source: TaskSource
-    test: TaskSource
-    """Where tasks from `FRESH` on come from."""
-    seed: int
-
-    def __getitem__(self, number: int) -> Task:
-        """One task, as a batch of one.
-
-        Raises:
-            ShapeError: Where it is not one of classification.
-        """
-        generator = Generator().manual_seed((self.seed * SPREAD + number) % 2**32)
-        found = (self.test if number >= FRESH else self.source).sample(1, generator=generator)
-        if found.n_way is None:
-            raise ShapeError("a search is for tasks of classification, and these are of regression.")
-        return found
-
-
-@dataclass(frozen=True)
-class OnNumberedTask(Trainer):
-    """Trains from scratch on the support set of a task, and judges on its queries; the seed is the task's number."""
-
-    space: Tiny
-    tasks: Numbered
-
-    def __call__(
-        self,
-        architecture: Architecture,
-        schedule: Schedule,
-        *,
-        seed: int,
-        deadline: float | None = None,
-        keep: bool = False,
-    ) -> Outcome:
-        """As every trainer; no weights are kept.
-
-        Raises:
-            ShapeError: Where the task has inputs of another shape, or other classes, than the first had.
-        """
-        task = self.tasks[seed]
-        x, y = real(task.support)
-        queries, wanted = real(task.query)
-        if (shape := tuple(x.shape[1:])) != self.space.shape or task.n_way != self.space.n_classes:
-            raise ShapeError(
-                f"one architecture is for tasks of one kind: the first has {self.space.n_classes} classes of inputs "
-                f"{self.space.shape}, another {task.n_way} of {shape}. Take a source with one way and one shape."
-            )
-        network = untrained(self.space, architecture, x, seed=seed)
-        try:
-            done = train(network, x, y, schedule, generator=Generator().manual_seed(seed), deadline=deadline)
-        except DivergedError as error:
-            return Outcome(None, 0.0, 0, str(error))
-        right = int((answer(network, queries).argmax(1) == wanted).sum())
-        return Outcome(Share(right, len(wanted)), done.seconds, done.steps)
-
-
-@dataclass(frozen=True)
-class OnManyTasks(Trainer):
-    """Trains from scratch on each of several tasks, and pools the answers.
-
-    The number of tasks follows from the schedule's steps: a task takes a fixed number of them, so that a longer
-    training is one on more tasks. Every architecture has the same tasks and, on each, the same seed, so that what is
-    compared differs in nothing else; longer trainings have tasks that the shorter ones had not.
-
-    A task on which a training diverges has no right answer. The training has failed where all of them have.
-    """
-
-    space: Tiny
-    tasks: Numbered
-    steps: int
-    """Of a task."""
-
-    def __call__(
-        self,
-        architecture: Architecture,
-        schedule: Schedule,
-        *,
-        seed: int,
-        deadline: float | None = None,
-        keep: bool = False,
-    ) -> Outcome:
-        """As every trainer, but that the seed changes nothing, and a deadline ends it between two tasks."""
-        start, n, each = (
-            time.perf_counter(),
-            max(1, schedule.steps // self.steps),
-            OnNumberedTask(self.space, self.tasks),
-        )
-        schedule = replace(schedule, steps=min(schedule.steps, self.steps))
-        right = answers = steps = 0
-        failures = list[str]()
-        for i in range(n):
-            now = time.perf_counter()
-            if deadline is not None and i and now + (now - start) / i > deadline:
-                break
-            outcome = each(architecture, schedule, seed=n + i)
-            steps += outcome.steps
-            if outcome.accuracy is None:
-                failures.append(outcome.why or "")
-                answers += len(real(self.tasks[n + i].query)[1])
-            else:
-                right, answers = right + outcome.accuracy.right, answers + outcome.accuracy.n
-        seconds = time.perf_counter() - start
-        if not steps:
-            return Outcome(None, seconds, 0, f"on each of {len(failures)} tasks: {failures[-1]}")
-        return Outcome(Share(right, answers), seconds, steps)
 
 
 @dataclass(frozen=True)
@@ -298,8 +178,9 @@ def search_across(
     assert first.n_way is not None
     each = OnNumberedTask(Tiny(shape=tuple(x.shape[1:]), n_classes=first.n_way), numbered)
     trainer = OnManyTasks(each.space, numbered, schedule.steps)
-    steps = budget.steps or schedule.steps * first_tasks(trainer, limits, budget, schedule, seed)
     seconds = budget.seconds
+    hunting = replace(budget, seconds=None if seconds is None else HUNTED * seconds)
+    steps = budget.steps or schedule.steps * first_tasks(trainer, limits, hunting, schedule, seed)
     described = TaskDescription(name)
     if proposer is None:
         prior = prior or shipped_prior()
@@ -309,7 +190,7 @@ def search_across(
         task=described,
         limits=limits,
         proposer=proposer,
-        budget=replace(budget, steps=steps, seconds=None if seconds is None else HUNTED * seconds),
+        budget=replace(hunting, steps=steps),
         schedule=schedule,
         storage=storage,
         about={"objective": OBJECTIVE, "examples": len(y), "steps a task": schedule.steps},
@@ -318,12 +199,11 @@ def search_across(
         on_progress=on_progress,
         to_the_end=False,
     )
-    candidates = best(hunted.tried, limits)
-    values = [one.value for one in hunted.tried if one.value is not None]
+    candidates = hunted.best[:CANDIDATES]
 
     def tell(stage: str) -> None:
         if on_progress is not None:
-            on_progress(Progress(stage, len(hunted.tried), max(values), time.perf_counter() - start, budget))
+            on_progress(Progress.of(stage, hunted.tried, start=start, budget=budget))
 
     with workers(each, budget.workers) as pool:
         comparison = Comparison(pool, schedule, tasks, tell)
@@ -372,25 +252,10 @@ def first_tasks(trainer: OnManyTasks, limits: Limits, budget: Budget, schedule: 
         return 2 * FEW
     within, generator = limits.within(trainer.space), Generator().manual_seed(seed)
     drawn = [within.sample(generator=generator) for _ in range(7)]
-    ordered = sorted(drawn, key=lambda architecture: count(trainer.space, architecture).multiply_adds)
+    ordered = sorted(drawn, key=lambda architecture: madds(trainer.space, architecture))
     trainer(ordered[0], replace(schedule, steps=1), seed=seed)  # warms up
     seconds = trainer(ordered[len(ordered) // 2], schedule, seed=seed).seconds
-    wanted = SEARCHED * HUNTED * budget.seconds * budget.workers / (WISHED * RUNGS * seconds)
-    return max(FEW, min(MANY, int(wanted)))
-
-
-def best(tried: Sequence[Tried], limits: Limits) -> list[Tried]:
-    """The trials that are compared: the best by their values that keep to the limits.
-
-    Raises:
-        OutcomeError: Where there is none.
-    """
-    most = math.inf if limits.max_latency is None else limits.max_latency
-    fitting = [one for one in tried if one.value is not None and limits.allows(one.cost) and one.latency <= most]
-    if not fitting:
-        raise nothing_succeeded([one.why for one in tried])
-    ordered = sorted(fitting, key=lambda one: -(one.value or 0.0))
-    return list({one.architecture: one for one in reversed(ordered)}.values())[::-1][:CANDIDATES]
+    return max(FEW, min(MANY, int(budget.first_training / seconds)))
 
 
 def best_of_the_worst(compared: Sequence[Compared]) -> Compared:
@@ -429,7 +294,7 @@ class Comparison:
 
 def percent(outcome: Outcome) -> float:
     """The accuracy on a task, 0 where training diverged: it answers nothing."""
-    return 0.0 if outcome.accuracy is None else share(outcome).percent
+    return 0.0 if outcome.accuracy is None else outcome.accuracy.percent
 
 
 def nearest_neighbour(tasks: Numbered, n: int) -> Evaluation:
@@ -438,58 +303,3 @@ def nearest_neighbour(tasks: Numbered, n: int) -> Evaluation:
     with torch.no_grad():
         found = [judge_learner(learner, tasks[FRESH + i]).double() for i in range(n)]
     return Evaluation("accuracy %", torch.cat(found), time.perf_counter() - start)
-
-
-def figures(one: Compared) -> dict[str, float | int | str | None]:
-    """An architecture with its costs and what became of it, as plain values."""
-    found: dict[str, float | int | str | None] = {"architecture": str(one.architecture), **asdict(one.cost)}
-    found["latency ms"] = round(one.latency, 4)
-    for place, of in (("source", one.source), ("test", one.test)):
-        low, high = (None, None) if of is None else worst_interval(of.values)
-        found |= {
-            f"{place} tasks": None if of is None else of.n,
-            f"{place} mean %": None if of is None else of.mean,
-            f"{place} mean ci95": None if of is None else of.ci95,
-            f"{place} worst decile %": None if of is None else worst(of.values),
-            f"{place} worst decile low": low,
-            f"{place} worst decile high": high,
-        }
-    return found
-
-
-def save_across(folder: Path, result: AcrossResult) -> None:
-    """Writes `across.json`, with the accuracy on each task, and `across.csv`, a row for each that was compared."""
-    best_mean, best_worst = result.best_mean.architecture, result.best_worst.architecture
-    rows = []
-    for one in result.compared:
-        chosen = [name for name, of in (("mean", best_mean), ("worst decile", best_worst)) if of == one.architecture]
-        rows.append({"best": " and ".join(chosen), **figures(one)})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    written = {
-        "best mean": str(best_mean),
-        "best worst decile": str(best_worst),
-        "compared": [
-            {
-                **row,
-                "source accuracies %": one.source.values.tolist(),
-                "test accuracies %": None if one.test is None else one.test.values.tolist(),
-            }
-            for row, one in zip(rows, result.compared)
-        ],
-        "nearest neighbour": {
-            "test mean %": result.neighbour.mean,
-            "test mean ci95": result.neighbour.ci95,
-            "test worst decile %": worst(result.neighbour.values),
-        },
-        "limits": asdict(result.limits),
-        "settings": {**result.settings, "shape": list(result.space.shape)},
-        "seconds": round(result.seconds, 1),
-        "tried": [
-            {"architecture": str(one.architecture), "accuracy %": one.value, "failure": one.why} for one in result.tried
-        ],
-    }
-    write_atomically(folder / JSON, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / CSV, text.getvalue().encode())

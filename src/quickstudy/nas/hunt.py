@@ -73,6 +73,11 @@ class Budget:
             if value is not None and not value > 0:
                 raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
 
+    @property
+    def first_training(self) -> float:
+        """Seconds of a shortest training with which the search can try as many architectures as it should."""
+        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.workers / (WISHED * RUNGS)
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -105,6 +110,12 @@ class Progress:
     seconds: float
     budget: Budget
 
+    @classmethod
+    def of(cls, stage: str, tried: Sequence[Tried], *, start: float, budget: Budget) -> "Progress":
+        """Where a search is that began at a time of `time.perf_counter`."""
+        best = max((one.value for one in tried if one.value is not None), default=None)
+        return cls(stage, len(tried), best, time.perf_counter() - start, budget)
+
 
 def parameters_of(space: Space) -> Parameters[Architecture]:
     """How members of a space are written down in a study: one parameter a choice."""
@@ -121,6 +132,8 @@ def parameters_of(space: Space) -> Parameters[Architecture]:
 class Hunted:
     """What a search led to."""
 
+    best: tuple[Tried, ...]
+    """Those that succeeded and keep to the limits, the best by their values first."""
     finalists: tuple[tuple[Architecture, Outcome], ...]
     """Those that were trained to the end, the best by its validation accuracy first."""
     tried: tuple[Tried, ...]
@@ -164,15 +177,16 @@ def hunt(
             task=task,
             record=record,
             budget=budget,
+            limits=limits,
             schedule=schedule,
-            max_latency=most,
             seed=seed,
             start=start,
             on_progress=on_progress or (lambda progress: None),
         )
         found.run(pool)
-        finalists = found.train_best(pool, keep=keep) if to_the_end else []
-        return Hunted(tuple(finalists), tuple(found.tried()), found.steps)
+        best = found.best()
+        finalists = found.train_to_the_end(best[:FINALISTS], pool, keep=keep) if to_the_end else []
+        return Hunted(tuple(best), tuple(finalists), tuple(found.tried()), found.steps)
 
 
 def share(outcome: Outcome) -> Share:
@@ -202,8 +216,8 @@ class Hunt:
     task: TaskDescription
     record: Record[Architecture]
     budget: Budget
+    limits: Limits
     schedule: Schedule
-    max_latency: float | None
     seed: int
     start: float
     on_progress: Callable[[Progress], None]
@@ -214,14 +228,13 @@ class Hunt:
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
 
     def shortest(self) -> int:
-        """Steps of the first rung: few enough that the search can try as many architectures as it should."""
+        """Steps of the first rung: as many as the budget's seconds allow, within a factor of two."""
         if self.budget.steps is not None or self.budget.seconds is None:
             return self.budget.steps or STEPS
         generator = Generator().manual_seed(self.seed)
         drawn = [self.within.sample(generator=generator) for _ in range(DRAWN)]
         step = statistics.fmean(self.pace.seconds(self.cost(one), 1) for one in drawn)
-        seconds = SEARCHED * self.budget.seconds * self.budget.workers
-        return max(STEPS // 2, min(2 * STEPS, int(seconds / (WISHED * RUNGS * step))))
+        return max(STEPS // 2, min(2 * STEPS, int(self.budget.first_training / step)))
 
     def cost(self, architecture: Architecture) -> Cost:
         """What a member costs."""
@@ -235,9 +248,7 @@ class Hunt:
 
     def tell(self, stage: str) -> None:
         """Says where the search is."""
-        tried = self.tried()
-        best = max((one.value for one in tried if one.value is not None), default=None)
-        self.on_progress(Progress(stage, len(tried), best, time.perf_counter() - self.start, self.budget))
+        self.on_progress(Progress.of(stage, self.tried(), start=self.start, budget=self.budget))
 
     def tried(self) -> list[Tried]:
         """All that has ended, in every process and before an interruption."""
@@ -268,11 +279,12 @@ class Hunt:
             if ticket is None:
                 return None
             latency = self.trainer.latency(ticket.choice)
-            if self.max_latency is None or latency <= MARGIN * self.max_latency:
+            most = self.limits.max_latency
+            if most is None or latency <= MARGIN * most:
                 return Running(ticket.number, ticket.choice, latency)
             self.record.fail(
                 ticket.number,
-                f"a prediction takes {latency:.3g} ms, and the limit is {self.max_latency:g} ms, {1 - MARGIN:.0%} of "
+                f"a prediction takes {latency:.3g} ms, and the limit is {most:g} ms, {1 - MARGIN:.0%} of "
                 "which is kept for the clock's noise",
                 attributes=self.known(latency),
             )
@@ -323,23 +335,45 @@ class Hunt:
         ]
         return 100 - (100 - percent) * math.exp(min(0.0, statistics.fmean(left))) if left else percent
 
-    def train_best(self, pool: Workers, *, keep: bool) -> list[tuple[Architecture, Outcome]]:
-        """The best ones, trained to the end, with their weights; the best by its validation accuracy first."""
-        values = {entry.choice: entry.value for entry in self.record.history() if entry.value is not None}
-        best = [a for a in sorted(values, key=lambda a: -(values[a] or 0)) if self.within.has(a)][:FINALISTS]
-        if not best:
+    def best(self) -> list[Tried]:
+        """The trials that succeeded and keep to the limits, which may be others than they were tried under.
+
+        Raises:
+            OutcomeError: Where there is none.
+        """
+        most = math.inf if self.limits.max_latency is None else self.limits.max_latency
+        fitting = [
+            one
+            for one in self.tried()
+            if one.value is not None and self.limits.allows(one.cost) and one.latency <= most
+        ]
+        if not fitting:
             raise nothing_succeeded([entry.why for entry in self.record.history()])
+        found = dict[Architecture, Tried]()
+        for one in sorted(fitting, key=lambda one: -(one.value or 0.0)):
+            found.setdefault(one.architecture, one)
+        return list(found.values())
+
+    def train_to_the_end(
+        self, best: Sequence[Tried], pool: Workers, *, keep: bool
+    ) -> list[tuple[Architecture, Outcome]]:
+        """Architectures and what came of their last training; the best by its validation accuracy first.
+
+        Raises:
+            OutcomeError: Where none of them succeeded.
+        """
         self.tell("training the best")
         futures = []
-        for i, architecture in enumerate(best):
+        for i, one in enumerate(best):
             each = self.left() / max(1, len(best) - i if pool.n == 1 else 1)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
             schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
-            futures.append(pool.submit(architecture, schedule, seed=self.seed, deadline=deadline, keep=keep))
-        trained = [(a, f.result()) for a, f in zip(best, futures) if f.result().accuracy is not None]
+            futures.append(pool.submit(one.architecture, schedule, seed=self.seed, deadline=deadline, keep=keep))
+        outcomes = [future.result() for future in futures]
+        trained = [(one.architecture, found) for one, found in zip(best, outcomes) if found.accuracy is not None]
         if not trained:
-            raise nothing_succeeded([entry.why for entry in self.record.history()])
-        return sorted(trained, key=lambda found: -share(found[1]).right)
+            raise nothing_succeeded([found.why for found in outcomes])
+        return sorted(trained, key=lambda pair: -share(pair[1]).right)
 
 
 def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
