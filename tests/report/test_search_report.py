@@ -12,7 +12,7 @@ from page import Page
 from quickstudy.errors import ShapeError
 from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.report.search_plots import curve, decades, history, pareto, short
-from quickstudy.report.search_summary import best_so_far, front
+from quickstudy.report.search_summary import best_so_far
 
 DRAWING = (
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="The network"><text>3×3 convolution</text></svg>'
@@ -227,16 +227,6 @@ def test_the_best_so_far_only_rises_and_ends_at_the_best(attempts):
     assert all(a < b and s <= t for (s, a), (t, b) in pairwise(found))
     known = [attempt.accuracy for attempt in attempts if attempt.accuracy is not None]
     assert (found[-1][1] if found else None) == max(known, default=None)
-
-
-@settings(max_examples=100, deadline=None)
-@given(ATTEMPTS)
-def test_nothing_beats_the_front_and_everything_else_is_beaten_by_it(attempts):
-    known = [attempt for attempt in attempts if attempt.accuracy is not None]
-    best = front(attempts, lambda attempt: attempt.parameters)
-    for a in known:
-        beaten = any(b.parameters <= a.parameters and b.accuracy >= a.accuracy for b in best if b is not a)
-        assert beaten != (a in best)
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
+from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
@@ -64,11 +65,7 @@ class SearchResult:
             price = one.latency if cost == "latency" else getattr(one.cost, cost)
             if one.value is not None:
                 known.append((one.architecture, float(price), final.get(one.architecture, one.value)))
-        found: list[tuple[Architecture, float, float]] = []
-        for architecture, price, value in sorted(known, key=lambda item: (item[1], -item[2])):
-            if not found or value > found[-1][2]:
-                found.append((architecture, price, value))
-        return found
+        return front(known, cost=lambda one: one[1], value=lambda one: one[2])
 
 
 @cache

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from quickstudy.experience.front import front
 from quickstudy.report.plots import Axis, ticks
-from quickstudy.report.search_summary import Attempt, best_so_far, front
+from quickstudy.report.search_summary import Attempt, best_so_far
 from quickstudy.report.svg import WIDTH, number, path, px, segment, svg, text
 
 _LEFT, _RIGHT, _TOP, _FLOOR, _HEIGHT = 40.0, WIDTH - 16.0, 14.0, 186.0, 224.0  # pixels
@@ -103,7 +104,7 @@ def pareto(
         parts += [segment(along(value), _FLOOR, along(value), _FLOOR + 4, "axis")]
         parts += [text(along(value), _FLOOR + 17, short(value), "tick")]
     parts.append(text((x.start + x.stop) / 2, _HEIGHT - 4, x_label, "tick"))
-    best = front(known, cost)
+    best = front(known, cost=lambda a: float(cost(a) or 0), value=lambda a: a.accuracy or 0.0)
     if best:
         places = [(along(float(cost(a) or 1)), y(a.accuracy or 0.0)) for a in best]
         steps = places[:1]

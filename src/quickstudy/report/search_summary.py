@@ -1,6 +1,6 @@
 """What the report of a search says, as values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -163,23 +163,4 @@ def best_so_far(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
     for attempt in sorted(attempts, key=lambda attempt: attempt.seconds):
         if attempt.accuracy is not None and (not found or attempt.accuracy > found[-1][1]):
             found.append((attempt.seconds, attempt.accuracy))
-    return found
-
-
-def front(attempts: Sequence[Attempt], cost: Callable[[Attempt], float | None]) -> list[Attempt]:
-    """The attempts that no other one beats in accuracy at the same or a lower cost, from the cheapest to the dearest.
-
-    Example:
-        >>> from quickstudy.report.search_summary import Attempt, front
-        >>> tried = [Attempt(0, 1.0, 80.0, 900), Attempt(1, 2.0, 70.0, 100), Attempt(2, 3.0, 60.0, 500)]
-        >>> [attempt.number for attempt in front(tried, lambda attempt: attempt.parameters)]
-        [1, 0]
-    """
-    known = [(value, a.accuracy, a) for a in attempts if a.accuracy is not None and (value := cost(a)) is not None]
-    found: list[Attempt] = []
-    best = float("-inf")
-    for _, accuracy, attempt in sorted(known, key=lambda entry: (entry[0], -entry[1])):
-        if accuracy > best:
-            found.append(attempt)
-            best = accuracy
     return found
