@@ -16,6 +16,7 @@ from quickstudy.learners.prior import Prior, load, save
 from quickstudy.learners.prototypical_network import PrototypicalNetwork
 from quickstudy.learners.relation_network import RelationNetwork
 from quickstudy.learners.reptile import Reptile
+from quickstudy.nas.across import AcrossResult, search_across
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
 from quickstudy.nas.network import Network, load_network, save_network
@@ -44,6 +45,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "MLP",
+    "AcrossResult",
     "Budget",
     "Conv4",
     "Episodes",
@@ -92,6 +94,7 @@ __all__ = [
     "save",
     "save_network",
     "search",
+    "search_across",
     "split_classes",
     "train_prior",
 ]

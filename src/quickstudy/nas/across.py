@@ -158,8 +158,7 @@ def search_across(
 
     Example:
         >>> import torch
-        >>> from quickstudy import Budget, Episodes, LabelledSet
-        >>> from quickstudy.nas.across import search_across
+        >>> from quickstudy import Budget, Episodes, LabelledSet, search_across
         >>> from quickstudy.nas.baselines.random_search import RandomSearch
         >>> from quickstudy.nas.train import Schedule
         >>> y = torch.arange(120) % 4
