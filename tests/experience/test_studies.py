@@ -8,6 +8,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from contextlib import closing
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from quickstudy.experience.trial import TaskDescription, Trial  # noqa: E402
 CHOICES = {"0-1": ("none", "conv", "pool"), "width": (4, 8), "depth": (1, 2, 3)}
 MOST = 12
 SPACE = [(a, b, c) for a in CHOICES["0-1"] for b in CHOICES["width"] for c in CHOICES["depth"]]
-TASK = TaskDescription("digits", torch.tensor([0.1, -2.5, 3e-7]))
+TASK = TaskDescription("digits", torch.tensor([0.1, -2.5, 3e-7]), "5e1f")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 
 
@@ -130,6 +131,7 @@ def test_what_is_written_is_read_back(tmp_path):
     studied = found.studies["digits"]
     assert studied.task.name == "digits"
     assert torch.equal(studied.task.embedding, TASK.embedding)
+    assert studied.task.encoder == "5e1f"
     assert studied.about == {"shape": [1, 8, 8], "objective": "accuracy"}
     assert list(studied.trials) == written
     assert len(written) == 5
@@ -370,6 +372,37 @@ def test_a_study_of_another_objective_is_refused(tmp_path):
         open_study(storage, TASK, parameters(), about={"objective": "accuracy - 0.1 log parameters"})
     with pytest.raises(StudyError, match="the study 'digits in toy/1' is of the task digits, not letters"):
         open_study(storage, TaskDescription("letters"), parameters(), name="digits in toy/1")
+
+
+@pytest.mark.parametrize(
+    ("later", "kept"),
+    [
+        (TaskDescription("digits", torch.tensor([7.0, 8.0]), "ab12"), ([7.0, 8.0], "ab12")),
+        (TaskDescription("digits", torch.tensor([7.0, 8.0, 9.0]), "5e1f"), (TASK.embedding.tolist(), "5e1f")),
+        (TaskDescription("digits"), (TASK.embedding.tolist(), "5e1f")),
+    ],
+    ids=["another encoder", "the same", "none"],
+)
+def test_a_study_takes_the_embedding_of_another_encoder_and_else_keeps_its_own(tmp_path, later, kept):
+    path = tmp_path / "studies.db"
+    for task in (TASK, later):
+        with Record.open(path, task, parameters()) as record:
+            work(record, 1)
+    task = experience(path, parameters()).studies["digits"].task
+    assert (task.embedding.tolist(), task.encoder) == (pytest.approx(kept[0]), kept[1])
+
+
+def test_a_study_from_before_encoders_had_digests_is_read_and_embedded_anew(tmp_path):
+    path = tmp_path / "studies.db"
+    with Record.open(path, TASK, parameters()) as record:
+        work(record, 1)
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute("DELETE FROM study_user_attributes WHERE key = 'encoder'")
+    task = experience(path, parameters()).studies["digits"].task
+    assert (task.embedding.tolist(), task.encoder) == (TASK.embedding.tolist(), None)
+    with Record.open(path, TASK, parameters()):
+        pass
+    assert experience(path, parameters()).studies["digits"].task.encoder == "5e1f"
 
 
 def test_what_is_of_no_use_is_skipped_and_said(tmp_path):

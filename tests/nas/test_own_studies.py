@@ -12,7 +12,7 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.build import count
 from quickstudy.nas.hunt import Budget, parameters_of
 from quickstudy.nas.nasbench201 import NASBench201
-from quickstudy.nas.own_studies import check_studies, kendall, learn_from_studies, order, read_studies
+from quickstudy.nas.own_studies import check_studies, learn_from_studies, order, read_studies
 from quickstudy.nas.search import search
 from quickstudy.nas.search_prior import learn_search_prior
 from quickstudy.nas.source import Rows
@@ -31,10 +31,10 @@ def toy(n: int = 24) -> Task:
     return Task(Examples(x[None, :n], y[None, :n]), Examples(x[None, n:], y[None, n:]), 3)
 
 
-def write(storage, name, space=SMALL, *, trials=12, sign=1.0, about=None, embedding=None):
+def write(storage, name, space=SMALL, *, trials=12, sign=1.0, about=None, embedding=None, encoder=None):
     """A study in which the more multiply-adds a network takes the better, or the worse, it is."""
     known = {"shape": list(space.shape), "classes": space.n_classes} if about is None else about
-    task, within = TaskDescription(name, embedding), space
+    task, within = TaskDescription(name, embedding, encoder), space
     with Record.open(storage, task, parameters_of(space), about=known) as record:
         for _ in range(trials):
             ticket = record.next(RandomSearch(), task, within)
@@ -79,7 +79,7 @@ def test_what_is_learned_holds_for_a_task_that_was_left_out(tmp_path, shipped):
 
 
 def test_a_learned_prior_knows_what_the_studies_say(tmp_path, shipped):
-    write(tmp_path / "studies.db", "a", trials=20, embedding=torch.ones(12))
+    write(tmp_path / "studies.db", "a", trials=20, embedding=torch.ones(12), encoder=shipped.encoder.digest)
     own, said = read_studies([tmp_path / "studies.db"]), []
     prior = learn_from_studies(
         own, shipped=shipped, corpus=False, epochs=60, on_progress=lambda stage, *_: said.append(stage)
@@ -149,7 +149,31 @@ def test_a_storage_with_nothing_to_learn_from_is_one_sentence(tmp_path):
             read_studies([tmp_path / name])
 
 
-def test_kendalls_tau_counts_pairs_and_leaves_ties_out():
-    a = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert kendall(a, torch.tensor([1.0, 2.0, 4.0, 3.0])) == pytest.approx(4 / 6)
-    assert kendall(a, torch.tensor([1.0, 1.0, 2.0, 2.0])) == pytest.approx(4 / (6 * 4) ** 0.5)
+def test_an_embedding_by_another_encoder_counts_as_none(tmp_path, shipped):
+    other = TaskEncoder(12)
+    assert other.digest != shipped.encoder.digest
+    embeddings = {"its.db": shipped.encoder.digest, "another.db": other.digest, "unknown.db": None}
+    learned = {}
+    for file, encoder in {**embeddings, "none.db": None}.items():
+        embedding = None if file == "none.db" else torch.ones(12)
+        write(tmp_path / file, "a", embedding=embedding, encoder=encoder)
+        own = read_studies([tmp_path / file])
+        prior = learn_from_studies(own, shipped=shipped, corpus=False, epochs=2)
+        learned[file] = torch.cat([value.flatten() for value in prior.aen.state_dict().values()])
+    assert torch.equal(learned["another.db"], learned["none.db"])
+    assert torch.equal(learned["unknown.db"], learned["none.db"])
+    assert not torch.equal(learned["its.db"], learned["none.db"])
+
+
+def test_a_search_writes_down_whose_embedding_of_its_task_it_is(tmp_path, shipped):
+    budget = Budget(seconds=None, trials=5, steps=2)
+    search(toy(), budget=budget, prior=shipped, storage=tmp_path / "studies.db", name="rows")
+    (rows,) = read_studies([tmp_path / "studies.db"]).rows.values()
+    assert rows.encoder == shipped.encoder.digest
+    assert torch.allclose(rows.task, shipped.describe(toy(), "rows").embedding)
+
+
+def test_where_all_are_equally_good_there_is_no_order_to_agree_with(tmp_path, shipped):
+    write(tmp_path / "studies.db", "a")
+    (rows,) = read_studies([tmp_path / "studies.db"]).rows.values()
+    assert order(shipped, replace(rows, values=torch.ones(12).double())) == 0

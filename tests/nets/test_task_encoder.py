@@ -89,6 +89,18 @@ def test_contrast_learns_to_tell_parts_of_data_sets_that_it_has_not_seen() -> No
     assert told() > 0.5  # by chance: a twelfth
 
 
+def test_a_digest_is_of_the_weights() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        one, other, larger = TaskEncoder(12), TaskEncoder(12), TaskEncoder(16)
+    same = TaskEncoder(12)
+    same.load_state_dict(one.state_dict())
+    assert same.digest == one.digest
+    assert len({one.digest, other.digest, larger.digest}) == 3
+    one.spread[0] += 1e-3
+    assert same.digest != one.digest
+
+
 def test_too_few_data_sets_and_wrong_shapes_are_named() -> None:
     x, y = data_set(0)
     with pytest.raises(ShapeError, match="1 data sets are not told apart"):

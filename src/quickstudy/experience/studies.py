@@ -148,7 +148,8 @@ def open_study(
 
     Args:
         storage: As in `connect`.
-        task: What is known of the task; of a study that exists, what was known when it was made stays.
+        task: What is known of the task. A study that exists keeps what was known when it was made, but for an
+            embedding by another encoder, or by none that is known: this one's takes its place.
         parameters: Of the space.
         about: What else an outcome depends on, in plain values: `shape`, `classes`, `objective` ...
         name: Of the study; `TASK in SPACE` by default.
@@ -180,7 +181,7 @@ def open_study(
                 raise StudyError(f"the study {name!r} is not one of quickstudy's. Choose another name.")
             there = {
                 "task": task.name,
-                "embedding": None if task.embedding is None else task.embedding.detach().flatten().tolist(),
+                **embedded(task),
                 "space": parameters.space,
                 "about": stated,
                 "quickstudy": version("quickstudy"),
@@ -204,7 +205,17 @@ def open_study(
                 f"the study {name!r} was made with {key}={there['about'].get(key)!r}, not {stated.get(key)!r}. "
                 f"Choose another name or storage."
             )
+    if task.encoder is not None and task.encoder != there.get("encoder"):
+        with plain_errors(where(base)), quiet():
+            for key, value in embedded(task).items():
+                study.set_user_attr(key, value)
     return study
+
+
+def embedded(task: TaskDescription) -> dict[str, object]:
+    """What a study says of a task's embedding; one from before encoders had digests lacks the latter."""
+    embedding = None if task.embedding is None else task.embedding.detach().flatten().tolist()
+    return {"embedding": embedding, "encoder": task.encoder}
 
 
 def experience(
@@ -230,8 +241,8 @@ def experience(
                 if why := _of_no_use(there, trials, parameters, same_digest):
                     skipped[frozen.study_name] = why
                     continue
-                embedding = there["embedding"]
-                task = TaskDescription(there["task"], None if embedding is None else torch.tensor(embedding))
+                embedding = None if there["embedding"] is None else torch.tensor(there["embedding"])
+                task = TaskDescription(there["task"], embedding, there.get("encoder"))
                 ended = [entry.trial for entry in counted(entries(trials, parameters)) if entry.state != "running"]
                 name = task.name if task.name not in studies else f"{task.name} ({frozen.study_name})"
                 studies[name] = Studied(task, there["about"], tuple(ended))

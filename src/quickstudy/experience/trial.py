@@ -15,6 +15,8 @@ class TaskDescription:
     name: str
     embedding: Tensor | None = None  # (d,)
     """What an encoder of its support set makes of it; None where there is no support set at hand."""
+    encoder: str | None = None
+    """The digest of that encoder, without which the embedding of one task says nothing beside that of another."""
 
 
 @dataclass(frozen=True)

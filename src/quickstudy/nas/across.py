@@ -240,9 +240,9 @@ def search_across(
 
 def describe(prior: SearchPrior, tasks: Numbered, name: str) -> TaskDescription:
     """A distribution of tasks as the prior knows it: by the mean of the embeddings of some."""
-    found = [prior.describe(tasks[i], name).embedding for i in range(DESCRIBED)]
-    known = [embedding for embedding in found if embedding is not None]
-    return TaskDescription(name, torch.stack(known).mean(0) if known else None)
+    found = [prior.describe(tasks[i], name) for i in range(DESCRIBED)]
+    known = [each.embedding for each in found if each.embedding is not None]
+    return TaskDescription(name, torch.stack(known).mean(0) if known else None, found[0].encoder)
 
 
 def first_tasks(trainer: OnManyTasks, limits: Limits, budget: Budget, schedule: Schedule, seed: int) -> int:

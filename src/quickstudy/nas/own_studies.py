@@ -1,5 +1,6 @@
 """A user's own searches as experience: what can be learned from them, and whether that helps."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from quickstudy.nas.hunt import parameters_of
 from quickstudy.nas.search_prior import SearchPrior, learn_search_prior, standing, task_size
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
+from quickstudy.nets.task_encoder import TaskEncoder
 
 FEWEST = 5
 """Finished trials that an order is learned from."""
@@ -123,7 +125,8 @@ def read_study(studied: Studied[Architecture]) -> Rows | str:
     if space.id != done[0][0].space:
         return f"it is of {done[0][0].space}, and inputs of the shape {space.shape} are not"
     values = torch.tensor([value for _, value in done], dtype=torch.float64)
-    return Rows(tuple(choice for choice, _ in done), values, task=studied.task.embedding, space=space)
+    architectures, task = tuple(choice for choice, _ in done), studied.task
+    return Rows(architectures, values, task=task.embedding, space=space, encoder=task.encoder)
 
 
 def learn_from_studies(
@@ -136,6 +139,10 @@ def learn_from_studies(
     on_progress: OnProgress | None = None,
 ) -> SearchPrior:
     """A prior that has learned from the user's own searches, as the one that comes with quickstudy did from our corpus.
+
+    Of a study, the examples are not at hand any more, only the embedding that was written down with the digest of its
+    encoder. Where that is the encoder which is kept, the embedding is learned from; a study of another encoder, or of
+    none, or from before digests were written down, is learned from as one of a task like any.
 
     Args:
         own: As `read_studies` gives them.
@@ -195,14 +202,14 @@ def learn_from(
     embeddings: Mapping[str, Sequence[float]] = shipped.training.get("embeddings", {})
     # An encoder whose embeddings of the corpus are not known could tell the corpus from the rest, and nothing else.
     encoder = shipped.encoder if embeddings or not measured else None
+    embedded = {name: torch.tensor(embedding) for name, embedding in embeddings.items()}
+    digest = None if encoder is None else encoder.digest
     known = {
-        f"corpus: {name}": task.rows(task=torch.tensor(embeddings[name]) if name in embeddings else None)
+        f"corpus: {name}": replace(task.rows(task=embedded.get(name)), encoder=digest)
         for name, task in measured.items()
     }
-    size = 0 if encoder is None else task_size(encoder)
-    experience = {name: replace(rows, task=fitted(rows.task, size)) for name, rows in {**known, **own}.items()}
     return learn_search_prior(
-        experience,
+        {name: replace(rows, task=embedding(rows, encoder)) for name, rows in {**known, **own}.items()},
         encoder=encoder,
         members=len(shipped.aen.members),
         epochs=epochs,
@@ -213,36 +220,20 @@ def learn_from(
     )
 
 
-def fitted(embedding: Tensor | None, size: int) -> Tensor | None:
-    """An embedding of a size; one that is missing, or of another encoder, is that of a task like any: zero."""
-    if not size:
+def embedding(rows: Rows, encoder: TaskEncoder | None) -> Tensor | None:
+    """A task as an encoder knows it; one that it did not embed is a task like any: zero."""
+    if encoder is None:
         return None
-    return embedding if embedding is not None and embedding.shape == (size,) else torch.zeros(size)
+    return rows.task if rows.task is not None and rows.encoder == encoder.digest else torch.zeros(task_size(encoder))
 
 
 def order(prior: SearchPrior, rows: Rows) -> float:
-    """Kendall's tau between what a prior expects of a study's architectures and what became of them."""
-    size = 0 if prior.encoder is None else task_size(prior.encoder)
-    said = expected(prior.aen, rows.architectures, fitted(rows.task, size), space=rows.space).mean
-    return kendall(said, rows.values)
+    """Kendall's tau between what a prior expects of a study's architectures and what became of them.
 
-
-def kendall(a: Tensor, b: Tensor) -> float:
-    r"""Kendall's tau-b of two scores `(n,)`; 0 where one of them says the same of all.
-
-    $$\tau = \frac{\sum_{i<j} \mathrm{sign}(a_i - a_j)\, \mathrm{sign}(b_i - b_j)}
-    {\sqrt{\sum_{i<j} [a_i \ne a_j] \sum_{i<j} [b_i \ne b_j]}}$$
-
-    Example:
-        >>> import torch
-        >>> from quickstudy.nas.own_studies import kendall
-        >>> a = torch.arange(5.0)
-        >>> kendall(a, a), kendall(a, -a), kendall(a, torch.zeros(5))
-        (1.0, -1.0, 0.0)
-
-    References:
-        Kendall, The Treatment of Ties in Ranking Problems, 1945.
+    0 where either says the same of all.
     """
-    first, second = ((x[:, None] - x).sign().double() for x in (a, b))
-    untied = float(first.abs().sum() * second.abs().sum())
-    return float((first * second).sum()) / untied**0.5 if untied else 0.0
+    from scipy.stats import kendalltau  # here, for it takes half a second to load
+
+    said = expected(prior.aen, rows.architectures, embedding(rows, prior.encoder), space=rows.space).mean
+    tau = float(kendalltau(said, rows.values).statistic)
+    return 0.0 if math.isnan(tau) else tau

@@ -51,7 +51,8 @@ class SearchPrior:
         generator = Generator().manual_seed(0)
         with torch.no_grad():
             x, y = to_float(task.support.x), task.support.y
-            return TaskDescription(name, self.encoder(x, y, task.support.mask, generator=generator)[0])
+            embedding = self.encoder(x, y, task.support.mask, generator=generator)[0]
+        return TaskDescription(name, embedding, self.encoder.digest)
 
     def proposer(self, *, drawn: int = DRAWN, guarded: bool = True, feedback: bool = True) -> BayesianSearch:
         """Bayesian search around AEN, with AON's candidates."""

@@ -23,6 +23,8 @@ class Rows:
     """Zero-cost proxies of each on that task, costs among them, each in its unit, the same for all tasks."""
     space: Space | None = None
     """Whose graphs these are, where those depend on the task's inputs; None: the prior's own space."""
+    encoder: str | None = None
+    """The digest of the encoder that the embedding is by, where it is known."""
 
     def __len__(self) -> int:
         return len(self.architectures)

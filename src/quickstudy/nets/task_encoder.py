@@ -1,5 +1,6 @@
 """What a data set is like, in a few numbers."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -86,6 +87,14 @@ class TaskEncoder(nn.Module):
             most: Examples.
         """
         return self.embed(self.describe(x, y, mask, generator=generator, most=most))
+
+    @property
+    def digest(self) -> str:
+        """Of its weights: embeddings of encoders with other ones are in other units."""
+        found = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            found.update(f"{name} {tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def embed(self, statistics: Tensor) -> Tensor:
         """What `describe` found, `(b, s)`, to `(b, d)`."""
