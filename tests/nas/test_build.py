@@ -11,7 +11,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from quickstudy.errors import NothingFitsError
-from quickstudy.nas.build import Cost, Limits, build, count, folded, smallest
+from quickstudy.nas.build import Cost, Limits, build, count, smallest
 from quickstudy.nas.tiny import DOWNS, HEADS, OPERATIONS, STEMS, Tiny
 
 SPACES = [
@@ -100,19 +100,6 @@ def test_edges_on_no_way_to_the_output_are_not_built():
     assert count(space, dead) == count(space, none)
     assert space.graph(dead) == space.graph(none)
     assert build(space, dead).state_dict().keys() == build(space, none).state_dict().keys()
-
-
-@pytest.mark.parametrize("space", [SPACES[1], SPACES[3]], ids=["pictures", "series"])
-def test_folding_normalisation_leaves_predictions_as_they_are(space):
-    network = build(space, space.architecture((*CELL, 8, 1, 2, "stride2", "max", "grid")))
-    for _ in range(3):
-        network(torch.randn(8, *space.shape))  # so that the running statistics are not those of initialisation
-    network.eval()
-    x = torch.randn(4, *space.shape)
-    alone = folded(network)
-    torch.testing.assert_close(alone(x), network(x), rtol=1e-4, atol=1e-5)
-    norms = [m for m in alone.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 1
 
 
 def test_limits_hold_each_cost():

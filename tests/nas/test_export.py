@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from quickstudy.errors import ExportError, ShapeError
-from quickstudy.nas.build import build, folded
+from quickstudy.nas.build import build
 from quickstudy.nas.export import OPSET, export_onnx, run
 from quickstudy.nas.tiny import Tiny
 
@@ -27,9 +27,9 @@ def trained(space: Tiny, *rest: str | int) -> nn.Module:
     ("network", "space"),
     [
         (trained(PICTURES, 6, 1, 2, "pool2", "avg", "grid"), PICTURES),
-        (folded(trained(SERIES, 4, 1, 2, "stride2", "max", "max")), SERIES),
+        (trained(SERIES, 4, 1, 2, "stride2", "max", "max"), SERIES),
     ],
-    ids=["pictures", "series, folded"],
+    ids=["pictures", "series"],
 )
 def test_an_exported_network_gives_the_logits_of_torch_for_any_batch(network, space, tmp_path, capfd, caplog):
     training = network.training

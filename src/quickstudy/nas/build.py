@@ -1,6 +1,5 @@
 """Members of Tiny as networks, and what they cost, known before they are built."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
@@ -10,7 +9,6 @@ from math import isqrt, prod
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quickstudy.errors import NothingFitsError
 from quickstudy.nas.architecture import Architecture
@@ -357,17 +355,3 @@ def smallest(space: Tiny) -> Mapping[str, Architecture]:
     """
     costs = {architecture: vars(count(space, architecture)) for architecture in frames(space)}
     return {name: min(costs, key=lambda a: int(costs[a][name])) for name in Cost.__dataclass_fields__}
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """The same function for inference, with normalisation folded into the convolution before it; a copy.
-
-    The head's normalisation, which no convolution precedes, stays.
-    """
-    network = copy.deepcopy(network).eval()
-    for module in list(network.modules()):
-        if isinstance(module, nn.Sequential) and len(module) == 2:
-            conv, norm = module[0], module[1]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return network
