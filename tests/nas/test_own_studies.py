@@ -10,9 +10,10 @@ from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.build import count
-from quickstudy.nas.hunt import Budget, parameters_of
+from quickstudy.nas.hunt import Budget
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.own_studies import check_studies, learn_from_studies, order, read_studies
+from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.search import search
 from quickstudy.nas.search_prior import learn_search_prior
 from quickstudy.nas.source import Rows

@@ -12,7 +12,6 @@ from torch import Generator
 
 from quickstudy.errors import OutcomeError
 from quickstudy.experience.entries import Entry
-from quickstudy.experience.parameters import Parameters, categorical
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
@@ -20,6 +19,7 @@ from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.pace import Latency, Pace
+from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
@@ -115,17 +115,6 @@ class Progress:
         """Where a search is that began at a time of `time.perf_counter`."""
         best = max((one.value for one in tried if one.value is not None), default=None)
         return cls(stage, len(tried), best, time.perf_counter() - start, budget)
-
-
-def parameters_of(space: Space) -> Parameters[Architecture]:
-    """How members of a space are written down in a study: one parameter a choice."""
-    return categorical(
-        space.id,
-        space.digest,
-        space.choices,
-        encode=lambda architecture: architecture.values,
-        decode=lambda values: Architecture(space.id, tuple((name, values[name]) for name in space.choices)),  # type: ignore[misc]
-    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,12 @@ from quickstudy.nas.architecture import INPUT, OUTPUT, Architecture, Graph, Node
 from quickstudy.nas.space import Space
 
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+FLOWS = (
+    *((0, i + 1) for i, (start, _) in enumerate(EDGES) if start == 0),
+    *((i + 1, j + 1) for i, (_, end) in enumerate(EDGES) for j, (start, _) in enumerate(EDGES) if end == start),
+    *((i + 1, len(EDGES) + 1) for i, (_, end) in enumerate(EDGES) if end == 3),
+)
+"""From where to where values go between nodes that are the cell's input, the operations on EDGES, and its output."""
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
@@ -36,12 +42,7 @@ class NASBench201(Space):
     def graph(self, architecture: Architecture) -> Graph:
         """Input, the operations that matter, output: `none` is left out, and what nothing comes from or goes to."""
         nodes = (Node(INPUT), *(Node(str(value)) for _, value in architecture.choices), Node(OUTPUT))
-        edges = [(0, i + 1) for i, (start, _) in enumerate(EDGES) if start == 0]
-        edges += [
-            (i + 1, j + 1) for i, (_, end) in enumerate(EDGES) for j, (start, _) in enumerate(EDGES) if end == start
-        ]
-        edges += [(i + 1, len(EDGES) + 1) for i, (_, end) in enumerate(EDGES) if end == 3]
-        return live(Graph(nodes, tuple(edges)), "none")
+        return live(Graph(nodes, FLOWS), "none")
 
     def from_published(self, text: str) -> Architecture:
         """The cell of the benchmark's own text, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""

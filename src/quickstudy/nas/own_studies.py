@@ -14,7 +14,7 @@ from quickstudy.learners.prior import provenance
 from quickstudy.nas.aen import expected
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.corpus import tiny_corpus
-from quickstudy.nas.hunt import parameters_of
+from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.search_prior import SearchPrior, learn_search_prior, standing, task_size
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny

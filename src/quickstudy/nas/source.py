@@ -46,9 +46,7 @@ class Source:
 
 def scaled_ranks(values: Tensor) -> Tensor:
     """`(n,)` float64: 0 for the smallest and 1 for the largest; what is equal shares its mean rank."""
-    ordered = values.sort().values
-    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    return (below + upto - 1).double() / 2 / max(1, len(values) - 1)
+    return (places(values) - 0.5) / max(1, len(values) - 1)
 
 
 def normal_scores(values: Tensor) -> Tensor:
@@ -62,6 +60,12 @@ def normal_scores(values: Tensor) -> Tensor:
         >>> normal_scores(torch.tensor([10.0, 91.5, 90.0]))
         tensor([-0.9674,  0.9674,  0.0000])
     """
-    below = (values[:, None] > values).sum(1) + 0.5 * (values[:, None] == values).sum(1)
-    found: Tensor = torch.special.ndtri(below.double() / len(values))
+    found: Tensor = torch.special.ndtri(places(values) / len(values))
     return found.float()
+
+
+def places(values: Tensor) -> Tensor:
+    """`(n,)` float64: how many are smaller, and half of those that are equal, itself among them."""
+    ordered = values.sort().values
+    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return (below + upto).double() / 2

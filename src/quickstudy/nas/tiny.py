@@ -8,7 +8,7 @@ from math import prod
 
 from quickstudy.errors import ShapeError
 from quickstudy.nas.architecture import INPUT, OUTPUT, Architecture, Graph, Node, Value, live
-from quickstudy.nas.nasbench201 import EDGES
+from quickstudy.nas.nasbench201 import EDGES, FLOWS
 from quickstudy.nas.space import Space
 
 OPERATIONS = ("none", "skip_connect", "conv1", "conv3", "sep_conv3", "avg_pool3")
@@ -180,16 +180,8 @@ def edges(stages: int) -> tuple[tuple[int, int], ...]:
     """Of the graph of a network with so many stages, each 8 nodes."""
     found = [(0, 1)]
     for first in range(1, 8 * stages, 8):
-        last = first + 7
-        found += [(first, first + 1 + i) for i, (start, _) in enumerate(EDGES) if start == 0]
-        found += [
-            (first + 1 + i, first + 1 + j)
-            for i, (_, end) in enumerate(EDGES)
-            for j, (start, _) in enumerate(EDGES)
-            if end == start
-        ]
-        found += [(first + 1 + i, last) for i, (_, end) in enumerate(EDGES) if end == 3]
-        found.append((last, last + 1))
+        found += [(first + start, first + end) for start, end in FLOWS]
+        found.append((first + 7, first + 8))
     return (*found, (8 * stages + 1, 8 * stages + 2))
 
 

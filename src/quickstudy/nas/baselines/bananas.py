@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.baselines.candidates import tried, unseen, worth
+from quickstudy.nas.baselines.candidates import around_the_best, tried, unseen, worth
 from quickstudy.nas.source import scaled_ranks
 from quickstudy.nas.space import Space
 
@@ -63,13 +63,16 @@ class Bananas(Proposer[Architecture, Space]):
         generator: Generator,
     ) -> list[Architecture]:
         """The `n` largest draws."""
-        seen = tried(trials)
         if len(trials) < self.initial:
-            return unseen(space, n, seen, generator=generator)
-        best = sorted(trials, key=worth, reverse=True)[: self.parents]
-        mutations = (space.mutate(trial.choice, generator=generator) for trial in best for _ in range(self.children))
-        fresh = dict.fromkeys(child for child in mutations if child not in seen)
-        found = list(fresh | dict.fromkeys(unseen(space, max(n, self.children), seen, generator=generator)))
+            return unseen(space, n, tried(trials), generator=generator)
+        found = around_the_best(
+            space,
+            trials,
+            parents=self.parents,
+            children=self.children,
+            drawn=max(n, self.children),
+            generator=generator,
+        )
         if not found:
             return []
         values = scaled_ranks(torch.tensor([worth(trial) for trial in trials])).float()

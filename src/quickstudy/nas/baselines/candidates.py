@@ -1,7 +1,7 @@
 """What a baseline chooses among."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -42,6 +42,22 @@ def unseen(space: Space, n: int, seen: Collection[Architecture], *, generator: G
             found[drawn] = None
     everything, _ = candidates(space, n=ATTEMPTS, generator=generator)  # nearly all of it is seen: look at the rest
     return [*found, *(a for a in everything if a not in seen and a not in found)][:n]
+
+
+def around_the_best(
+    space: Space,
+    trials: Sequence[Trial[Architecture]],
+    *,
+    parents: int,
+    children: int,
+    drawn: int,
+    generator: Generator,
+) -> list[Architecture]:
+    """New members: as many mutations of each of the best trials as there are children, and some that are drawn."""
+    seen, best = tried(trials), sorted(trials, key=worth, reverse=True)[:parents]
+    mutations = [space.mutate(trial.choice, generator=generator) for trial in best for _ in range(children)]
+    found = dict.fromkeys(child for child in mutations if child not in seen)
+    return list(found | dict.fromkeys(unseen(space, drawn, seen, generator=generator)))
 
 
 def tried(trials: Collection[Trial[Architecture]]) -> set[Architecture]:

@@ -1,15 +1,15 @@
 """Optuna's tree-structured Parzen estimator."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from torch import Generator
 
-from quickstudy.errors import MissingExtraError
 from quickstudy.experience.proposer import Proposer
+from quickstudy.experience.studies import quiet
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.candidates import tried, unseen
+from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space, draw
 
 
@@ -42,19 +42,16 @@ class TreeParzen(Proposer[Architecture, Space]):
         Raises:
             MissingExtraError: Where Optuna is not installed.
         """
-        try:
-            import optuna
-            from optuna.trial import TrialState
-        except ImportError as error:
-            raise MissingExtraError("Optuna is not installed: pip install 'quickstudy[nas]'.") from error
+        parameters = parameters_of(space)
+        import optuna
+        from optuna.trial import TrialState
+
         seen, found = tried(trials), list[Architecture]()
         if len(trials) < self.initial:
             return unseen(space, n, seen, generator=generator)
-        distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            name: optuna.distributions.CategoricalDistribution(options) for name, options in space.choices.items()
-        }
+        distributions = dict(parameters.distributions)
         sampler = optuna.samplers.TPESampler(n_startup_trials=self.initial, seed=draw(2**31, generator))
-        with _quiet():
+        with quiet():
             study = optuna.create_study(direction="maximize", sampler=sampler)
         study.add_trials(
             optuna.trial.create_trial(
@@ -68,22 +65,8 @@ class TreeParzen(Proposer[Architecture, Space]):
         for _ in range(n * self.attempts):
             if len(found) == n:
                 return found
-            values = study.ask(distributions).params
-            answer = Architecture(space.id, tuple((name, values[name]) for name in space.choices))
+            answer = parameters.decode(study.ask(distributions).params)
             if answer not in seen and space.has(answer):
                 seen.add(answer)
                 found.append(answer)
         return found + unseen(space, n - len(found), seen, generator=generator)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna tells the terminal of every study that is made."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
