@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class AcrossResult:
     """Nearest neighbour on the tasks of the test, which needs no network."""
     tried: tuple[Tried, ...]
     seconds: float
-    settings: dict[str, str | int] = field(default_factory=dict)
+    settings: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def worst(values: Tensor, part: float = WORST) -> float:
@@ -217,15 +217,15 @@ def search_across(
     compared = [replace(one, test=tested.get(one.architecture)) for one in compared]
     n = tested[chosen[0]].n
     return AcrossResult(
-        each.space,
-        limits,
-        next(one for one in compared if one.architecture == chosen[0]),
-        next(one for one in compared if one.architecture == chosen[-1]),
-        tuple(compared),
-        nearest_neighbour(numbered, n),
-        hunted.tried,
-        time.perf_counter() - start,
-        {
+        space=each.space,
+        limits=limits,
+        best_mean=next(one for one in compared if one.architecture == chosen[0]),
+        best_worst=next(one for one in compared if one.architecture == chosen[-1]),
+        compared=tuple(compared),
+        neighbour=nearest_neighbour(numbered, n),
+        tried=hunted.tried,
+        seconds=time.perf_counter() - start,
+        settings={
             "source": name,
             "classes a task": each.space.n_classes,
             "support examples a task": len(y),
