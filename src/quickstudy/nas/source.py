@@ -67,5 +67,5 @@ def normal_scores(values: Tensor) -> Tensor:
 def places(values: Tensor) -> Tensor:
     """`(n,)` float64: how many are smaller, and half of those that are equal, itself among them."""
     ordered = values.sort().values
-    below, upto = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    below, upto = (torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True))
     return (below + upto).double() / 2
