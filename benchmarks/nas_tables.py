@@ -57,6 +57,7 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import BRIEF_EPOCHS, EPOCHS, RUNS, Table, nasbench201, nasbenchgraph, seeded
@@ -70,8 +71,8 @@ _PRIORS: dict[str, Prior] = {}
 
 
 def prior_of(source: Source) -> Prior:
-    """What AEN learns from the other data sets."""
-    digest = hashlib.sha256(source.space.id.encode())
+    """What AEN learns from the other data sets, calibrated by leaving each of them out."""
+    digest = hashlib.sha256(f"calibrated {source.space.id}".encode())
     for rows in source.rows.values():
         digest.update(rows.values.numpy().tobytes() + "".join(map(str, rows.architectures)).encode())
     key = digest.hexdigest()[:20]
@@ -81,6 +82,8 @@ def prior_of(source: Source) -> Prior:
             load_model(prior, path)
         else:
             learn(prior, source.rows)
+            generator = Generator().manual_seed(0)
+            calibrate(prior, source.rows, strangers(prior, source.rows, generator=generator), generator=generator)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.tmp")
             save_model(prior, str(partial))

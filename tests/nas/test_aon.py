@@ -14,6 +14,7 @@ from quickstudy.nas.aon import AON, AONSearch, Feedback, improve
 from quickstudy.nas.aon_training import draw as draw_walks
 from quickstudy.nas.aon_training import learn_to_improve, lessons, loss
 from quickstudy.nas.architecture import Architecture, Value
+from quickstudy.nas.calibration import Stranger, strangers
 from quickstudy.nas.landscape import Landscape
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import NASBench201
@@ -66,12 +67,15 @@ def prior() -> Prior:
 
 
 @pytest.fixture(scope="module")
-def aon(prior: Prior) -> AON:
+def others(prior: Prior) -> list[Stranger]:
+    return strangers(prior, EXPERIENCE, folds=3, epochs=40, generator=Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def aon(prior: Prior, others: list[Stranger]) -> AON:
     torch.manual_seed(0)
     generator = Generator().manual_seed(0)
-    return learn_to_improve(
-        AON(SPACE), prior, EXPERIENCE, costs=cost, folds=3, epochs=40, iterations=75, generator=generator
-    )
+    return learn_to_improve(AON(SPACE), prior, EXPERIENCE, others, costs=cost, iterations=75, generator=generator)
 
 
 def some_trials(taste: int, n: int, seed: int = 0) -> list[Trial[Architecture]]:
@@ -192,8 +196,10 @@ def test_only_what_is_considered_is_looked_at(aon: AON, prior: Prior) -> None:
     assert (land.around(start)[step.near >= 0] == step.near[step.near >= 0]).all()
 
 
-def test_a_lesson_knows_real_outcomes_where_there_are_some_and_its_teacher_agrees(prior: Prior) -> None:
-    parts = lessons(prior, EXPERIENCE, folds=2, epochs=2, generator=Generator().manual_seed(0))
+def test_a_lesson_knows_real_outcomes_where_there_are_some_and_its_teacher_agrees(
+    prior: Prior, others: list[Stranger]
+) -> None:
+    parts = lessons(prior, EXPERIENCE, others)
     lesson = parts[0][0]
     unseen = [trial.choice for trial in some_trials(0, 40, 9)]
     at = lesson.landscape.numbers(unseen)
@@ -202,9 +208,9 @@ def test_a_lesson_knows_real_outcomes_where_there_are_some_and_its_teacher_agree
     assert lesson.landscape.outcome[lesson.rows].argmax() == EXPERIENCE["task 0"].values.argmax()
 
 
-def test_the_loss_falls_along_its_gradient(prior: Prior) -> None:
+def test_the_loss_falls_along_its_gradient(prior: Prior, others: list[Stranger]) -> None:
     torch.manual_seed(0)
-    method, ((lesson, *_), *_) = AON(SPACE), lessons(prior, EXPERIENCE, folds=2, epochs=2, generator=Generator())
+    method, ((lesson, *_), *_) = AON(SPACE), lessons(prior, EXPERIENCE, others)
 
     def now() -> Tensor:
         given = draw_walks(lesson, 8, Generator().manual_seed(0))
@@ -227,8 +233,8 @@ def test_the_loss_falls_along_its_gradient(prior: Prior) -> None:
     assert now() < before
 
 
-def test_too_little_experience_is_named(prior: Prior) -> None:
+def test_too_little_experience_is_named(prior: Prior, others: list[Stranger]) -> None:
     with pytest.raises(ShapeError, match="Give two"):
-        learn_to_improve(AON(SPACE), prior, {"one": rows(0)}, generator=Generator())
+        learn_to_improve(AON(SPACE), prior, {"one": rows(0)}, others, generator=Generator())
     with pytest.raises(ShapeError, match="lonely has fewer than four"):
-        learn_to_improve(AON(SPACE), prior, {"one": rows(0), "lonely": rows(1, 2)}, generator=Generator())
+        learn_to_improve(AON(SPACE), prior, {"one": rows(0), "lonely": rows(1, 2)}, others, generator=Generator())

@@ -101,7 +101,9 @@ class AEN(nn.Module):
 class Prior(nn.Module):
     """Some AENs of the same experience, which differ in their first weights: their mean is what is expected.
 
-    Proxies come in their own units; what `learn` has seen of them standardises them, within four deviations.
+    Proxies come in their own units; what `learn` has seen of them standardises them, within four deviations. Members
+    that learned from the same rows err together, so their spread says too little of a new task: `calibrate` finds by
+    how much.
 
     Args:
         space: Whose architectures they evaluate.
@@ -112,6 +114,10 @@ class Prior(nn.Module):
 
     centre: Tensor  # (p,)
     spread: Tensor  # (p,)
+    inflation: Tensor  # ()
+    """By which standard deviations are multiplied, so that they hold on new tasks; see `calibrate`."""
+    trust: Tensor  # ()
+    """How probable it is, before any outcome, that it predicts those of a new task better than a constant does."""
 
     def __init__(self, space: Space, *, members: int = 5, facts: Facts | None = None, **options: int) -> None:
         super().__init__()
@@ -119,6 +125,8 @@ class Prior(nn.Module):
         self.members = nn.ModuleList(AEN(len(space.vocabulary), **options) for _ in range(members))
         self.register_buffer("centre", torch.zeros(options.get("proxies", 0)))
         self.register_buffer("spread", torch.ones(options.get("proxies", 0)))
+        self.register_buffer("inflation", torch.ones(()))
+        self.register_buffer("trust", torch.tensor(0.5))
 
     def each(self) -> Iterator[AEN]:
         """The members."""
@@ -146,7 +154,7 @@ class Prior(nn.Module):
         own = features.chunk(len(self.members), 1)
         each = [member.judge(part, task, proxies) for member, part in zip(self.each(), own, strict=True)]
         means, variances = torch.stack([one.mean for one in each]), torch.stack([one.variance for one in each])
-        return Normal(means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt())
+        return Normal(means.mean(0), self.inflation * (variances.mean(0) + means.var(0, correction=0)).sqrt())
 
     def features(self, encoded: Encoded) -> Tensor:
         """The members' side by side, `(b, members d)`."""

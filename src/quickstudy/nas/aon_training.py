@@ -10,10 +10,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from quickstudy.errors import ShapeError
-from quickstudy.nas.aen import Facts, Prior, learn
+from quickstudy.nas.aen import Facts, Prior
 from quickstudy.nas.aon import AON, Feedback, Step
 from quickstudy.nas.architecture import Architecture, Encoded
 from quickstudy.nas.baselines.candidates import LISTED
+from quickstudy.nas.calibration import Stranger
 from quickstudy.nas.landscape import Landscape
 from quickstudy.nas.source import Rows, normal_scores
 from quickstudy.surrogates.gaussian_process import GaussianProcess
@@ -57,6 +58,7 @@ def learn_to_improve(
     aon: AON,
     prior: Prior,
     experience: Mapping[str, Rows],
+    others: Sequence[Stranger],
     *,
     costs: Facts | None = None,
     iterations: int = 300,
@@ -64,8 +66,6 @@ def learn_to_improve(
     lr: float = 3e-3,
     every: int = 25,
     patience: int = 4,
-    folds: int = 5,
-    epochs: int = 150,
     generator: Generator,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> AON:
@@ -81,24 +81,23 @@ def learn_to_improve(
     choice of a step. The reward $r$ of a member that was trained is its real outcome, and else that of a teacher: a
     Gaussian process on the prior's features that is given all rows of the task.
 
-    AON sees AENs that have not seen the task's rows: those are made here, fold by fold, of the other tasks. So it
-    learns how far they err on a new task, and how far feedback mends that.
+    AON sees AENs that have not seen the task's rows, `strangers`. So it learns how far they err on a new task, and how
+    far feedback mends that.
 
-    Of four tasks or more, those of the last fold are only validated on; of fewer, other walks on the same tasks
+    Of four tasks or more, those of the last part are only validated on; of fewer, other walks on the same tasks
     validate. The best weights are kept, the first among them: if nothing helps, AON still climbs AEN's prediction.
 
     Args:
         aon: Its weights are where training begins.
-        prior: Learned from `experience`: the teacher. AENs of each fold have its sizes.
+        prior: Learned from `experience`: the teacher.
         experience: Outcomes by task.
+        others: AENs of some of the tasks, and those that they have not seen, as `strangers` gives them.
         costs: Finds the costs that may be weighed; without, the objective is the outcome.
         iterations: Batches at most; each is of one task.
         walks: A batch.
         lr: Of AdamW, annealed to zero by a cosine.
         every: Iterations between validations.
         patience: Validations without a better one that end it.
-        folds: Into which tasks are parted.
-        epochs: Of AENs.
         generator: Of all randomness.
         on_progress: Called after each validation with the iterations done and in all, and the mean reward.
 
@@ -111,7 +110,7 @@ def learn_to_improve(
         )
     if short := [name for name, rows in experience.items() if len(rows) < 4]:
         raise ShapeError(f"{', '.join(short)} has fewer than four outcomes. Leave it out.")
-    parts = lessons(prior, experience, costs=costs, folds=folds, epochs=epochs, generator=generator)
+    parts = lessons(prior, experience, others, costs)
     held_out = parts[-1] if len(experience) >= 4 else [lesson for part in parts for lesson in part]
     taught = [lesson for part in (parts[:-1] if len(experience) >= 4 else parts) for lesson in part]
     considered = CONSIDERED if math.prod(map(len, prior.space.choices.values())) > LISTED else None
@@ -150,31 +149,10 @@ def learn_to_improve(
 
 
 def lessons(
-    prior: Prior,
-    experience: Mapping[str, Rows],
-    *,
-    costs: Facts | None = None,
-    folds: int = 5,
-    epochs: int = 150,
-    generator: Generator,
+    prior: Prior, experience: Mapping[str, Rows], others: Sequence[Stranger], costs: Facts | None = None
 ) -> list[list[Lesson]]:
-    """The tasks in as many parts, each with AENs of all other parts."""
-    names = list(experience)
-    found = []
-    for part in (names[i :: min(folds, len(names))] for i in range(min(folds, len(names)))):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            others = {name: rows for name, rows in experience.items() if name not in part}
-            stranger = learn(like(prior), others, epochs=epochs)
-        found.append([lesson(stranger, prior, experience[name], costs) for name in part])
-    return found
-
-
-def like(prior: Prior) -> Prior:
-    """Another of the same sizes, but of two AENs."""
-    one = next(prior.each())
-    sizes = {"width": one.graph.width, "depth": len(one.graph.convolutions)}
-    return Prior(prior.space, members=2, facts=prior.facts, task=one.task, proxies=one.proxies, **sizes)
+    """The tasks part by part, each with AENs of all other parts."""
+    return [[lesson(one.prior, prior, experience[name], costs) for name in one.unseen] for one in others]
 
 
 def lesson(stranger: Prior, teacher: Prior, rows: Rows, costs: Facts | None) -> Lesson:

@@ -32,8 +32,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
     r"""Expected improvement under a Gaussian process on AEN's features, around AEN's prediction.
 
     The first proposal is what the prior expects most of. From then on the process corrects the prior by what was
-    found, and the prior's weight is the probability that it predicts better than a constant: where it mispredicts the
-    first outcomes, the search goes on as if there were none.
+    found, and the prior's weight is the probability that it predicts better than a constant, beginning with its trust:
+    where it mispredicts the first outcomes, the search goes on as if there were none.
 
     In the expected improvement the process's standard deviation is taken times `exploration`: where outcomes are few
     and noisy, the textbook's spends them on what is unknown rather than on what is good.
@@ -144,8 +144,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
         """The process given the values of some architectures."""
         assert self._pool is not None
         reference, weight = self._pool[2], 1.0
-        if known.mean is not None and known.std is not None and self.guarded:
-            weight = prior_weight(known.mean[at], known.std[at], values)
+        if self.prior is not None and known.mean is not None and known.std is not None and self.guarded:
+            weight = prior_weight(known.mean[at], known.std[at], values, initial=float(self.prior.trust))
         return GaussianProcess.fit(
             known.features[at],
             values,

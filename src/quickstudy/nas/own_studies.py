@@ -181,7 +181,7 @@ def check_studies(
                 on_progress("checking", i * total + done, len(names) * total)
 
         others = {name: rows for name, rows in own.rows.items() if own.tasks[name] != task}
-        learned = learn_from(others, shipped, corpus, epochs, 0, seed, say)
+        learned = learn_from(others, shipped, corpus, epochs, 0, seed, say, folds=0)
         for name, rows in own.rows.items():
             if own.tasks[name] == task:
                 found.append(Check(name, len(rows), order(shipped, rows), order(learned, rows)))
@@ -196,6 +196,8 @@ def learn_from(
     iterations: int,
     seed: int,
     on_progress: OnProgress | None,
+    *,
+    folds: int = 3,
 ) -> SearchPrior:
     """Learns from studies and the corpus."""
     measured = tiny_corpus() if corpus else {}
@@ -213,6 +215,7 @@ def learn_from(
         encoder=encoder,
         members=len(shipped.aen.members),
         epochs=epochs,
+        folds=folds,
         iterations=iterations,
         seed=seed,
         training=provenance(),

@@ -137,7 +137,8 @@ def search(
     if proposer is None:
         prior = prior or shipped_prior()
         described, proposer = prior.describe(task, name), prior.proposer()
-        known = f"what {len(prior.training['tasks'])} earlier tasks taught"
+        tasks = prior.training.get("tasks")
+        known = f"what {len(tasks)} earlier tasks taught" if tasks else "a prior of your own"
     hunted = hunt(
         trainer,
         task=described,

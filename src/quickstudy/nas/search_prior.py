@@ -16,6 +16,7 @@ from quickstudy.nas.aon import AON, AONSearch
 from quickstudy.nas.aon_training import learn_to_improve
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.facts import log_costs
 from quickstudy.nas.source import Rows
 from quickstudy.nas.space import Space
@@ -76,6 +77,7 @@ def learn_search_prior(
     width: int = 32,
     epochs: int = 150,
     jitter: float = 0.3,
+    folds: int = 3,
     iterations: int = 300,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
@@ -90,6 +92,7 @@ def learn_search_prior(
         width: Of each.
         epochs: Of AEN.
         jitter: Noise on the embeddings, see `learn`.
+        folds: Parts of the experience, each left out once, to calibrate AEN and to teach AON; 0 does neither.
         iterations: Of AON, which needs two tasks at least; 0 leaves it out.
         seed: Of all randomness.
         training: What is to be remembered of it, in plain values.
@@ -106,20 +109,19 @@ def learn_search_prior(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         aen = Prior(standing(), members=members, facts=log_costs, task=size, proxies=COSTS, width=width)
-        aon = AON(standing()) if iterations and len(experience) > 1 else None
-    learn(
-        aen,
-        experience,
-        epochs=epochs,
-        jitter=jitter if size else 0.0,
-        generator=generator,
-        on_progress=lambda done, total: say("AEN", done, total),
+        aon = AON(standing()) if iterations and folds and len(experience) > 1 else None
+    training_of: dict[str, Any] = {"epochs": epochs, "jitter": jitter if size else 0.0, "generator": generator}
+    learn(aen, experience, **training_of, on_progress=lambda done, total: say("AEN", done, total))
+    others = strangers(
+        aen, experience, folds=folds, **training_of, on_progress=lambda done, total: say("calibration", done, total)
     )
+    calibrate(aen, experience, others, generator=generator)
     if aon is not None:
         learn_to_improve(
             aon,
             aen,
             experience,
+            others,
             costs=log_costs,
             iterations=iterations,
             generator=generator,

@@ -1,0 +1,127 @@
+"""How far AENs err on a task that is new to them, found by leaving tasks out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from quickstudy.nas.aen import Prior, expected, learn
+from quickstudy.nas.source import Rows, normal_scores
+from quickstudy.surrogates.guard import prior_weight
+
+COVERED, QUANTILE = 0.9, 1.6449
+"""The share of outcomes that is to lie within so many standard deviations."""
+SHOWN, DRAWS = 10, 20
+"""Outcomes of a task on which a prior is judged, and how often they are drawn."""
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A prior of some tasks, and the tasks that it has not seen."""
+
+    prior: Prior
+    unseen: tuple[str, ...]
+
+
+def strangers(
+    prior: Prior,
+    experience: Mapping[str, Rows],
+    *,
+    folds: int = 3,
+    epochs: int | None = None,
+    jitter: float = 0.0,
+    generator: Generator,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Stranger]:
+    """Priors of the same kind, of two AENs, each of which has learned from all parts of the experience but one.
+
+    Args:
+        prior: Whose sizes they have.
+        experience: Two tasks or more; of one task there is nothing to leave out, and no stranger.
+        folds: Parts at most; a part has a task at least.
+        epochs: As of `learn`.
+        jitter: As of `learn`.
+        generator: Of all randomness.
+        on_progress: Called after each epoch with those done and all, over all parts.
+    """
+    names, found = list(experience), list[Stranger]()
+    folds = min(folds, len(names))
+    if folds < 2:
+        return found
+    for i in range(folds):
+        unseen = tuple(names[i::folds])
+        seen = {name: rows for name, rows in experience.items() if name not in unseen}
+
+        def say(done: int, total: int, i: int = i) -> None:
+            if on_progress is not None:
+                on_progress(i * total + done, folds * total)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            other = learn(like(prior), seen, epochs=epochs, jitter=jitter, generator=generator, on_progress=say)
+        found.append(Stranger(other, unseen))
+    return found
+
+
+def like(prior: Prior) -> Prior:
+    """Another of the same sizes, but of two AENs."""
+    one = next(prior.each())
+    sizes = {"width": one.graph.width, "depth": len(one.graph.convolutions)}
+    return Prior(prior.space, members=2, facts=prior.facts, task=one.task, proxies=one.proxies, **sizes)
+
+
+def calibrate(
+    prior: Prior, experience: Mapping[str, Rows], others: Sequence[Stranger], *, generator: Generator
+) -> Prior:
+    r"""Sets how wide a prior's predictions are and how far it is trusted at first, in place, and returns it.
+
+    What strangers predict of tasks that they have not seen is compared with what became of them. The prior's standard
+    deviations are taken times the factor at which 90 % of the strangers' intervals of 90 % hold,
+
+    $$k = \frac{q_{0.9}\left(|y - \mu| / \sigma\right)}{1.645}$$
+
+    every task counting as much as every other. And its trust, with which the guard of a search begins, is the mean
+    probability that strangers predict ten outcomes of a task better than a constant does, as of two tasks more that
+    say nothing:
+
+    $$\pi = \frac{1 + \sum_t w_t}{2 + T}$$
+
+    Args:
+        prior: Learned from the experience.
+        experience: Outcomes by task.
+        others: As `strangers` gives them; with none, the prior stays as it is.
+        generator: Of the outcomes on which trust is judged.
+    """
+    errors, weights, trusts = list[torch.Tensor](), list[torch.Tensor](), list[tuple[torch.Tensor, ...]]()
+    for other in others:
+        for name in other.unseen:
+            rows, scores = experience[name], normal_scores(experience[name].values)
+            said = expected(other.prior, rows.architectures, rows.task, space=rows.space, proxies=rows.proxies)
+            errors.append((scores - said.mean).abs() / said.stddev)
+            weights.append(torch.full_like(scores, 1 / len(scores)))
+            trusts.append((said.mean, said.stddev, scores))
+    if not errors:
+        return prior
+    factor = quantile(torch.cat(errors), torch.cat(weights), COVERED) / QUANTILE
+    prior.inflation.fill_(factor)
+    trusted = [trust(mean, factor * std, scores, generator) for mean, std, scores in trusts]
+    prior.trust.fill_((1 + math.fsum(trusted)) / (2 + len(trusted)))
+    return prior
+
+
+def quantile(values: torch.Tensor, weights: torch.Tensor, share: float) -> float:
+    """The least value up to which values have that share of all weight."""
+    order = values.argsort()
+    reached = weights[order].cumsum(0) / weights.sum()
+    return float(values[order][int((reached < share - 1e-6).sum())])
+
+
+def trust(mean: torch.Tensor, std: torch.Tensor, values: torch.Tensor, generator: Generator) -> float:
+    """How probable it is that predictions are better than a constant, by some outcomes at a time, on the average."""
+    total = 0.0
+    for _ in range(DRAWS):
+        some = torch.randperm(len(values), generator=generator)[:SHOWN]
+        total += prior_weight(mean[some], std[some], values[some])
+    return total / DRAWS
