@@ -14,7 +14,8 @@ Coverage is how often the value of one training run, or its normal score before 
 90 % interval.
 
 - `aen_with_transfer` is AEN trained on other data sets, and a Gaussian process on its features around its prediction,
-  fitted to the target's architectures: what Bayesian search goes by.
+  fitted to the target's architectures. Values count by their ranks here, because some of what is drawn at random fails;
+  Bayesian search, most of whose trials do well, takes values as they are.
 - `aen_without_transfer` is AEN trained on the target's architectures alone.
 - `gaussian_process_on_codes` has neither.
 - `random_forest` is trained on the other data sets' one-hot codes.
@@ -35,6 +36,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from nas_tables import BENCHMARKS, Which, prior_of
@@ -42,12 +44,14 @@ from result import HERE, Result
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 from torch import Tensor
+from torch.distributions import Normal
 
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.forest import Forest
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.corpus import PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
 from quickstudy.nas.source import Rows, Source, normal_scores
@@ -59,8 +63,8 @@ from quickstudy.surrogates.scores import NormalScores
 
 JUDGED = 3000
 """Members of a table that are ordered."""
-QUANTILE = 1.645
-"""Of a normal distribution: 90 % of it lies within so many deviations."""
+SHARE = 0.9
+"""Of values that are to lie in the predicted interval."""
 FOLDS = 4
 Trained = Sequence[int]
 Ask = Callable[[int], Iterator[Mapping[str, float]]]
@@ -87,12 +91,10 @@ class Answer:
     """What is predicted of them."""
 
     order: Tensor  # (others,): the larger the better
-    mean: Tensor | None = None
-    std: Tensor | None = None
-    """Of the value of one training run; None where a method says none."""
-    scores: NormalScores | None = None
-    """Given where mean and std are of normal scores: those of the target's values; without values, of the others'."""
+    bounds: tuple[Tensor, Tensor] | None = None
+    """Between which the value of one training run lies with 90 %; None where a method says nothing of it."""
     of_scores: bool = False
+    """Whether bounds are of the value's normal score among the others': what is known before any value is."""
 
 
 def by_parameters(asked: Question) -> Answer | None:
@@ -106,15 +108,21 @@ def by_forest(asked: Question) -> Answer:
 
 def by_codes(asked: Question) -> Answer:
     process = GaussianProcess.fit(asked.space.one_hot(asked.known.architectures), asked.known.values)
-    mean, std = process.posterior(asked.space.one_hot(asked.others))
-    return Answer(mean, mean, (std.square() + process.noise**2).sqrt())
+    candidates = process.candidates(asked.space.one_hot(asked.others))
+    return Answer(candidates.moments()[0], candidates.interval(SHARE))
 
 
 def by_own_aen(asked: Question) -> Answer:
     prior = learn(Prior(asked.space), {"target": asked.known}, epochs=120)
     with torch.no_grad():
         said = prior(asked.space.encode(asked.others))
-    return Answer(said.mean, said.mean, said.stddev, NormalScores.of(asked.known.values.double()), True)
+    low, high = map(NormalScores.of(asked.known.values.double()).back, around(said))
+    return Answer(said.mean, (low, high))
+
+
+def around(said: Normal) -> tuple[Tensor, Tensor]:
+    """The middle 90 % of a normal distribution."""
+    return said.icdf(torch.tensor((1 - SHARE) / 2)).double(), said.icdf(torch.tensor((1 + SHARE) / 2)).double()
 
 
 def by_transfer(asked: Question, prior: Prior) -> Answer:
@@ -124,10 +132,10 @@ def by_transfer(asked: Question, prior: Prior) -> Answer:
     assert known.mean is not None
     assert known.std is not None
     if not len(asked.known):
-        return Answer(known.mean[others], known.mean[others], known.std[others], of_scores=True)
-    process = search.fit(known, known.numbers(asked.known.architectures), asked.known.values)
-    mean, std = process.posterior(known.features[others], prior_mean=known.mean[others])
-    return Answer(mean, mean, (std.square() + process.noise**2).sqrt())
+        return Answer(known.mean[others], around(Normal(known.mean[others], known.std[others])), of_scores=True)
+    process = search.fit(known, known.numbers(asked.known.architectures), asked.known.values, ranks=True)
+    candidates = process.candidates(known.features[others], prior_mean=known.mean[others])
+    return Answer(candidates.moments()[0], candidates.interval(SHARE))
 
 
 Method = Callable[[Question], Answer | None]
@@ -155,11 +163,10 @@ def judge(answer: Answer, reached: Tensor, run: Tensor) -> dict[str, float]:
         "kendall tau": tau(answer.order, reached),
         "kendall tau, top 20 %": tau(answer.order[best], reached[best]),
     }
-    if answer.mean is not None and answer.std is not None:
-        if answer.of_scores:
-            run = normal_scores(run) if answer.scores is None else answer.scores(run.double())
-        inside = (run - answer.mean).abs() < QUANTILE * answer.std
-        found["coverage of the 90 % interval %"] = 100 * float(inside.double().mean())
+    if answer.bounds is not None:
+        low, high = answer.bounds
+        came = normal_scores(run) if answer.of_scores else run
+        found["coverage of the 90 % interval %"] = 100 * float(((low <= came) & (came <= high)).double().mean())
     return found
 
 
@@ -249,7 +256,9 @@ def corpus_prior(seed: int, fold: int, variant: Variant) -> Prior:
     torch.manual_seed(seed)
     facts = log_costs if variant.costs else None
     prior = Prior(next(iter(corpus().values())).space, members=3, facts=facts, **options)
-    return learn(prior, others, epochs=40, jitter=0.3, generator=seeded("jitter", seed, fold))
+    training: dict[str, Any] = {"epochs": 40, "jitter": 0.3, "generator": seeded("jitter", seed, fold)}
+    learn(prior, others, **training)
+    return calibrate(prior, others, strangers(prior, others, **training), generator=training["generator"])
 
 
 def ask_corpus(name: str, trained: int, seed: int) -> Iterator[dict[str, float]]:

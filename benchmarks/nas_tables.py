@@ -43,6 +43,7 @@ import torch
 from result import HERE, Result
 from safetensors.torch import load_model, save_model
 from scipy.stats import t as student
+from torch import Generator
 
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial

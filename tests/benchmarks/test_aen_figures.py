@@ -67,7 +67,7 @@ def test_what_is_ordered_right_has_a_tau_of_one_and_what_is_ordered_backwards_of
 
 def test_an_honest_interval_of_90_percent_covers_90_of_100(aen):
     mean, noise = torch.randn(2, 5000, generator=Generator().manual_seed(0)).double()
-    marks = aen.judge(aen.Answer(mean, mean, torch.ones(5000)), mean, mean + noise)
+    marks = aen.judge(aen.Answer(mean, (mean - 1.645, mean + 1.645)), mean, mean + noise)
     assert marks["coverage of the 90 % interval %"] == pytest.approx(90, abs=2)
 
 

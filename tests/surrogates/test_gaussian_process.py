@@ -134,16 +134,25 @@ def test_without_noise_the_process_passes_through_its_values():
     assert std.max() < 0.05
 
 
-def test_intervals_cover_what_they_claim():
+@pytest.mark.parametrize("ranks", [False, True])
+def test_intervals_cover_what_they_claim(ranks):
     covered = []
     for seed in range(20):
         x = normal(200, 2, seed=seed)
         y = smooth(2 * x) + 0.3 * normal(200, seed=100 + seed)
-        process = GaussianProcess.fit(x[:25], y[:25])
-        mean, std = process.posterior(x[25:])
-        std = (std.square() + process.noise**2).sqrt()
-        covered.append(((y[25:] - mean).abs() < 1.645 * std).double().mean())
+        low, high = GaussianProcess.fit(x[:25], y[:25], ranks=ranks).candidates(x[25:]).interval(0.9)
+        assert (low < high).all()
+        covered.append(((low < y[25:]) & (y[25:] < high)).double().mean())
     assert 0.85 < torch.stack(covered).mean() < 0.96
+
+
+def test_the_interval_of_values_is_that_of_the_posterior_and_the_noise(trials):
+    x, y = trials[:2]
+    process = GaussianProcess.fit(x, y)
+    low, high = process.candidates(x).interval(0.9)
+    mean, std = process.posterior(x)
+    assert torch.allclose((low + high) / 2, mean)
+    assert torch.allclose((high - low) / 2, 1.6448536 * (std.square() + process.noise**2).sqrt())
 
 
 def test_a_reference_keeps_a_few_trials_from_setting_the_scale():

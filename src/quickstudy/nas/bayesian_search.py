@@ -15,6 +15,7 @@ from quickstudy.nas.space import Space
 from quickstudy.surrogates.acquisition import propose
 from quickstudy.surrogates.gaussian_process import GaussianProcess
 from quickstudy.surrogates.guard import prior_weight
+from quickstudy.surrogates.scores import NormalScores
 
 Improve = Callable[[TaskDescription, Sequence[Trial[Architecture]], Space, int, Generator], list[Architecture]]
 """So many members that may be better than what was tried: AON's."""
@@ -140,18 +141,20 @@ class BayesianSearch(Proposer[Architecture, Space]):
         succeeded = [trial for trial in trials if trial.value is not None]
         return succeeded[max(range(len(at)), key=lambda i: (worth_of[i], float(values[i])))]
 
-    def fit(self, known: Known, at: Tensor, values: Tensor) -> GaussianProcess:
-        """The process given the values of some architectures."""
+    def fit(self, known: Known, at: Tensor, values: Tensor, *, ranks: bool = False) -> GaussianProcess:
+        """The process given the values of some architectures, or their ranks."""
         assert self._pool is not None
         reference, weight = self._pool[2], 1.0
         if self.prior is not None and known.mean is not None and known.std is not None and self.guarded:
-            weight = prior_weight(known.mean[at], known.std[at], values, initial=float(self.prior.trust))
+            scored = NormalScores.of(values.double())(values.double()) if ranks else values
+            weight = prior_weight(known.mean[at], known.std[at], scored, initial=float(self.prior.trust))
         return GaussianProcess.fit(
             known.features[at],
             values,
             prior_mean=None if known.mean is None else known.mean[at],
             prior_weight=weight,
             reference=(known.features[reference], None if known.mean is None else known.mean[reference]),
+            ranks=ranks,
         )
 
     def pool(self, task: TaskDescription, space: Space) -> tuple[Known, Tensor, Tensor]:

@@ -186,6 +186,18 @@ class Candidates:
         variance = (weights * (scale * self.variance + (self.mean - mean).square())).sum(0)
         return self.process.units.back(mean, variance.sqrt())
 
+    def interval(self, share: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Between which a new value of each lies with that probability, noise and all, `(n,)`, in the values' units.
+
+        The mixture over settings is taken for a normal distribution of its mean and variance.
+        """
+        weights, scale = self.process.weights[:, None], self.process.variance[:, None]
+        mean = (weights * self.mean).sum(0)
+        own = scale * (self.variance + self.process.settings[:, 2:])
+        far = float(torch.special.ndtri(mean.new_tensor((1 + share) / 2)))
+        half = far * (weights * (own + (self.mean - mean).square())).sum(0).sqrt()
+        return self.process.units.value(mean - half), self.process.units.value(mean + half)
+
     def believe(self, i: int) -> "Candidates":
         r"""The posterior as if candidate `i` had been tried and had given its mean.
 
@@ -250,6 +262,11 @@ class Units:
         if m is None or self.prior_scale is None:
             return torch.zeros(n).to(self.centre)
         return self.weight * (m.double() - self.prior_centre) / self.prior_scale
+
+    def value(self, y: Tensor) -> Tensor:
+        """From standardised to the values' units."""
+        y = self.value_centre + self.value_scale * y
+        return y if self.scores is None else self.scores.back(y)
 
     def back(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation in the values' units; for ranks, the median and half of the way between
