@@ -63,14 +63,20 @@ from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
 from quickstudy.nas.baselines.random_search import RandomSearch
-from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.bayesian_search import BayesianSearch, Improve
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
 from quickstudy.nas.hunt import Budget
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import judge, open_task, search
-from quickstudy.nas.search_prior import SearchPrior, learn_search_prior, load_search_prior, save_search_prior
+from quickstudy.nas.search_prior import (
+    ITERATIONS,
+    SearchPrior,
+    learn_search_prior,
+    load_search_prior,
+    save_search_prior,
+)
 from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space, draw
 from quickstudy.nas.tables import seeded
@@ -148,6 +154,30 @@ class InOrder(Search):
         found = [architecture for architecture in self.best_first if architecture not in seen][:n]
         more = RandomSearch().propose(task, [*trials, *(Trial(a, None) for a in found)], space, generator=generator)
         return found or more
+
+
+class Improving(Search):
+    """Proposes what AON makes of the best so far.
+
+    Args:
+        improve: AON's.
+        described: The task, as the prior knows it.
+    """
+
+    def __init__(self, improve: Improve, described: TaskDescription) -> None:
+        self.improve, self.described = improve, described
+
+    def propose(
+        self,
+        task: TaskDescription,
+        trials: Sequence[Trial[Architecture]],
+        space: Space,
+        *,
+        n: int = 1,
+        generator: Generator,
+    ) -> list[Architecture]:
+        """The `n` that promise most."""
+        return self.improve(self.described, trials, space, n, generator)
 
 
 class Parzen(Search):
@@ -254,6 +284,9 @@ class Variant:
     """Whether the outcomes of each task are exchanged at random."""
     aon: int = 0
     """Iterations of AON."""
+
+
+COMPLETE, BLIND = Variant(aon=ITERATIONS), Variant(task=False, aon=ITERATIONS)
 
 
 _PRIORS: dict[str, SearchPrior] = {}
@@ -515,6 +548,13 @@ def by_search(live: Live, *, prior: SearchPrior | None = None, proposer: Search 
     return Ended(found.architecture, found.test.percent, len(found.tried), violated, found.seconds, own)
 
 
+def by_aon(live: Live, prior: SearchPrior) -> Ended:
+    """With AON's proposals, one after the other, and no surrogate of the task's own."""
+    propose = prior.improver()
+    assert propose is not None
+    return by_search(live, proposer=Improving(propose, prior.describe(live.task, live.target)))
+
+
 def by_training(live: Live, architecture: Architecture) -> Ended:
     """One network, on all examples, for all of the seconds."""
     start = time.perf_counter()
@@ -556,17 +596,17 @@ def plain_networks(space: Space) -> Sequence[Architecture]:
     return [a for a in members if space.has(a)]
 
 
-AON_ITERATIONS = 30
 LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
-    "quickstudy": lambda live: by_search(live, prior=prior_of(live.target)),
+    "quickstudy": lambda live: by_search(live, prior=prior_of(live.target, COMPLETE)),
+    "quickstudy_without_aon": lambda live: by_search(live, prior=prior_of(live.target)),
+    "quickstudy_without_task_embedding": lambda live: by_search(live, prior=prior_of(live.target, BLIND)),
+    "quickstudy_without_bayesian_optimisation": lambda live: by_aon(live, prior_of(live.target, COMPLETE)),
     "quickstudy_without_prior": lambda live: by_search(live, proposer=BayesianSearch(None, drawn=256)),
     "random_halving": lambda live: by_search(live, proposer=RandomSearch()),
     "optuna_width_and_depth": lambda live: by_search(live, proposer=Parzen(["width", "depth"], plain_networks)),
     "best_fixed_architecture": lambda live: by_training(live, best_fixed_within(live)),
     "largest_that_fits": lambda live: by_training(live, largest_within(live)),
-    "quickstudy_with_aon": lambda live: by_search(live, prior=prior_of(live.target, Variant(aon=AON_ITERATIONS))),
 }
-BY_DEFAULT = [name for name in LIVE_METHODS if name != "quickstudy_with_aon"]
 
 
 def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: int) -> None:
@@ -575,7 +615,8 @@ def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: i
 
     live = Live.of(target, seconds, seed)
     if name.startswith("quickstudy"):
-        prior_of(target, Variant(aon=AON_ITERATIONS) if name.endswith("aon") else Variant())  # learned beforehand
+        for variant in (COMPLETE, Variant(), BLIND):  # learned beforehand
+            prior_of(target, variant)
     cpu, start = time.process_time(), time.perf_counter()
     with patch.object(time, "perf_counter", time.process_time):
         ended = LIVE_METHODS[name](live)
@@ -663,7 +704,7 @@ def main(given: Sequence[str] | None = None) -> int:
     every = list(METHODS) if options.part == "table" else list(LIVE_METHODS)
     if unknown := set(options.only or ()) - set(every):
         parser.error(f"{', '.join(sorted(unknown))} is not among {', '.join(every)}.")
-    names = options.only or (every if options.part == "table" else BY_DEFAULT)
+    names = options.only or every
     if options.part == "table" and not options.list:
         renew(options.out / "tiny_search.json")
     settings: dict[str, Any] = {

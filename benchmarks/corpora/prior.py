@@ -47,14 +47,13 @@ def embedded(
     return encoder, found
 
 
-def make(corpus: Mapping[str, Measured], *, aon: int = 0, seed: int = 0) -> SearchPrior:
+def make(corpus: Mapping[str, Measured], *, seed: int = 0) -> SearchPrior:
     """The prior of these tasks."""
     encoder, embeddings = embedded(list(corpus), learn_from=list(corpus), seed=seed)
     return learn_search_prior(
         {name: task.rows(task=embeddings[name]) for name, task in corpus.items()},
         encoder=encoder,
         members=MEMBERS,
-        iterations=aon,
         seed=seed,
         training={
             **provenance(),
@@ -67,12 +66,11 @@ def make(corpus: Mapping[str, Measured], *, aon: int = 0, seed: int = 0) -> Sear
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HOME)
-    parser.add_argument("--aon", type=int, default=0, help="iterations of AON, which is left out by default")
     arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     start = time.perf_counter()
     corpus = {name: task for name, task in tiny_corpus().items() if name not in LEFT_OUT}
-    save_search_prior(arguments.out, make(corpus, aon=arguments.aon))
+    save_search_prior(arguments.out, make(corpus))
     print(f"learned from {len(corpus)} tasks in {time.perf_counter() - start:.0f} s: {arguments.out}")
     return 0
 

@@ -285,6 +285,7 @@ def improve(
     *,
     weights: Tensor | None = None,
     starts: int = 3,
+    considered: int | None = None,
     generator: Generator,
 ) -> list[Architecture]:
     """At most `n` members that AON would try next, the most promising first, none of which was tried.
@@ -300,6 +301,7 @@ def improve(
         n: To be found.
         weights: `(c,)`, of the landscape's costs.
         starts: At most as many of either kind.
+        considered: Random changes that an update looks at; None for all.
         generator: Of all randomness.
     """
     space = landscape.space
@@ -326,6 +328,7 @@ def improve(
             start.repeat(2),
             feedback=feedback,
             weights=of_cost.expand(b, -1),
+            considered=considered,
             greedy=torch.arange(b) < len(start),
             generator=generator,
         )
@@ -351,6 +354,8 @@ class AONSearch(Proposer[Architecture, Space]):
         prior: AENs of the same experience.
         costs: Finds the costs that are weighed.
         weights: `(c,)`, what a standard deviation of each cost takes off, in standard deviations of the outcome.
+        starts: As of `improve`.
+        considered: As of `improve`.
 
     Raises:
         ShapeError: Where the prior needs an embedding that the task does not have.
@@ -363,8 +368,11 @@ class AONSearch(Proposer[Architecture, Space]):
         *,
         costs: Facts | None = None,
         weights: Tensor | None = None,
+        starts: int = 3,
+        considered: int | None = None,
     ) -> None:
         self.aon, self.prior, self.costs, self.weights = aon, prior, costs, weights
+        self.starts, self.considered = starts, considered
         self._landscape: tuple[TaskDescription, Landscape] | None = None
 
     def landscape(self, task: TaskDescription, space: Space) -> Landscape:
@@ -384,5 +392,14 @@ class AONSearch(Proposer[Architecture, Space]):
     ) -> list[Architecture]:
         """`n` that AON would try next, and random members where its walks find fewer."""
         landscape = self.landscape(task, space)
-        found = improve(self.aon, landscape, trials, n, weights=self.weights, generator=generator)
+        found = improve(
+            self.aon,
+            landscape,
+            trials,
+            n,
+            weights=self.weights,
+            starts=self.starts,
+            considered=self.considered,
+            generator=generator,
+        )
         return found + unseen(space, n - len(found), {*tried(trials), *found}, generator=generator)

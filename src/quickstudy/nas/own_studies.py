@@ -15,7 +15,7 @@ from quickstudy.nas.aen import expected
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.corpus import tiny_corpus
 from quickstudy.nas.parameters import parameters_of
-from quickstudy.nas.search_prior import SearchPrior, learn_search_prior, standing, task_size
+from quickstudy.nas.search_prior import ITERATIONS, SearchPrior, learn_search_prior, standing, task_size
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
@@ -24,8 +24,6 @@ FEWEST = 5
 """Finished trials that an order is learned from."""
 EPOCHS = 150
 """Of AEN."""
-ITERATIONS = 300
-"""Of AON, where the prior that comes with quickstudy has one."""
 OTHER = "it is of the space "
 OnProgress = Callable[[str, int, int], None]
 

@@ -13,7 +13,7 @@ from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.aon import AON, AONSearch
-from quickstudy.nas.aon_training import learn_to_improve
+from quickstudy.nas.aon_training import CONSIDERED, learn_to_improve
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.calibration import calibrate, strangers
@@ -30,6 +30,11 @@ COSTS = 3
 """Proxies that AEN is given: the logarithms of parameters, multiply-adds and peak memory."""
 DRAWN = 256
 """Candidates of a proposal, besides neighbours and AON's."""
+STARTS = 2
+"""Walks of AON begin at so many of the best trials, and of what AEN thinks best: a proposal is to take a tenth of a
+second."""
+ITERATIONS, WALKS = 150, 16
+"""Of AON's meta-training."""
 SHAPE, CLASSES = (1, 28, 28), 10
 """Of the space that stands for all: what AEN knows of a network does not depend on them."""
 
@@ -65,7 +70,7 @@ class SearchPrior:
         """What `BayesianSearch` takes as `improve`."""
         if self.aon is None:
             return None
-        search = AONSearch(self.aon, self.aen, costs=log_costs)
+        search = AONSearch(self.aon, self.aen, costs=log_costs, starts=STARTS, considered=CONSIDERED)
         return lambda task, trials, space, n, generator: search.propose(task, trials, space, n=n, generator=generator)
 
 
@@ -78,7 +83,7 @@ def learn_search_prior(
     epochs: int = 150,
     jitter: float = 0.3,
     folds: int = 3,
-    iterations: int = 300,
+    iterations: int = ITERATIONS,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
@@ -124,6 +129,7 @@ def learn_search_prior(
             others,
             costs=log_costs,
             iterations=iterations,
+            walks=WALKS,
             generator=generator,
             on_progress=lambda done, total, value: say("AON", done, total),
         )
