@@ -1,6 +1,7 @@
 """The four-block convolutional network of the few-shot literature."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Literal
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm, Moments, at_least_float32, moments_among, without_autocast
+from quickstudy.nets.pooled_product import pooled_product
 from quickstudy.nets.sizes import check_sizes
 
 FEW_CHANNELS = 3
-AT_ONCE = 8  # pictures whose first feature maps fit into a processor's cache
 
 
 class Block(nn.Module):
@@ -65,30 +66,37 @@ class FirstBlock(Block):
     mean $m$ and the covariance $C$ of the patches are enough, nine values a channel:
 
     $$\mu = m^\top w, \qquad \sigma^2 = w^\top C w$$
+
+    They are known before the product is made, which therefore normalises, too.
     """
 
-    def convolve(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Callable[[Tensor | None], Moments], int]:
-        """The pooled convolution with channels turned by `sign`, its moments without both, and its values a channel."""
-        stride = 2 if self.strided else 1
-        windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)  # (n, channels, h', w', 3, 3)
-        n, _, h, w = windows.shape[:4]
-        patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # (n h' w', 9 channels)
-        weight = self.conv.weight.flatten(1)  # (width, 9 channels)
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, channels, h, w)` to `(n, width, h // 2, w // 2)`, or half of h and w rounded up where strided."""
+        patches = self.patches(x)
+        moments = self.norm.choose(lambda share: self.moments(patches, share), patches[..., 0].numel())
+        scale, shift = self.norm.scale_and_shift(moments)
+        kernels = torch.cat([scale[:, None] * self.conv.weight.flatten(1), shift[:, None]], 1).mT.to(x.dtype)
+        return F.relu((patches @ kernels).permute(0, 3, 1, 2)) if self.strided else pooled_product(patches, kernels)
 
-        def moments(share: Tensor | None) -> Moments:
-            values, kernels = at_least_float32(patches), at_least_float32(weight)
-            each = None if share is None else (share / (h * w))[:, None].expand(n, h * w).reshape(-1, 1)
-            mean = values.mean(0) if each is None else (each * values).sum(0)
-            centred = values - mean
-            with without_autocast(values):
-                covariance = centred.mT @ (centred / len(values) if each is None else each * centred)
-                return Moments(kernels @ mean, ((kernels @ covariance) * kernels).sum(1))
+    def patches(self, x: Tensor) -> Tensor:
+        """What the convolution meets at each position, and a one to add a shift by, `(n, h', w', 9 channels + 1)`."""
+        (h, w), stride = x.shape[-2:], 2 if self.strided else 1
+        x = F.pad(x, (1, 1, 1, 1))
+        places = product(range(x.shape[1]), range(3), range(3))
+        met = [x[:, channel, i : i + h : stride, j : j + w : stride] for channel, i, j in places]
+        return torch.stack([*met, torch.ones_like(met[0])], -1)
 
-        kernel, pooled = (sign[:, None] * weight).mT, []
-        for part in patches.split(AT_ONCE * h * w):
-            y = (part @ kernel).view(-1, h, w, len(sign)).permute(0, 3, 1, 2)  # as channels_last stores it
-            pooled.append(self.pool(y))
-        return torch.cat(pooled), moments, len(patches)
+    def moments(self, patches: Tensor, share: Tensor | None) -> Moments:
+        """Those of the convolution, by the shares of the pictures or by equal ones."""
+        n, h, w, _ = patches.shape
+        values = at_least_float32(patches.flatten(0, 2)[:, :-1])  # (n h' w', 9 channels)
+        kernels = at_least_float32(self.conv.weight.flatten(1))  # (width, 9 channels)
+        each = None if share is None else (share / (h * w))[:, None].expand(n, h * w).reshape(-1, 1)
+        mean = values.mean(0) if each is None else (each * values).sum(0)
+        centred = values - mean
+        with without_autocast(values):
+            covariance = centred.mT @ centred / len(values) if each is None else centred.mT @ (each * centred)
+            return Moments(kernels @ mean, ((kernels @ covariance) * kernels).sum(1))
 
 
 class Conv4(nn.Module):
