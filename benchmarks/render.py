@@ -5,9 +5,10 @@
 
 A benchmark is one file: what was measured, when, on what, with which settings, and its rows. A row is one value of one
 metric, of one method in one setting. Rows with a `source` are quoted from a paper and get tables of their own. In the
-README, what stands between these lines is replaced by the tables of NAME, or by those of one of its metrics:
+README, what stands between these lines is replaced by the tables of NAME, by those of one of its metrics, or by those
+of settings that begin so:
 
-    <!-- results: NAME -->          or          <!-- results: NAME, METRIC -->
+    <!-- results: NAME -->     or     <!-- results: NAME, METRIC -->     or     <!-- results: NAME, METRIC, SETTING -->
     <!-- end results -->
 """
 
@@ -29,7 +30,11 @@ NOT_COMPETING = ("floor", "rank_transfer_whole_table")
 WIDEST = 8
 """Columns of a table; where there are more, those of `cifar10, 5 trials` and the like are shown apart by their head."""
 FACTS = ("description", "date", "machine", "commit", "versions", "settings")
-BLOCK = re.compile(r"(<!-- results: (?P<name>[^,]+?)(?:, (?P<metric>.+?))? -->\n).*?(<!-- end results -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(?P<head><!-- results: (?P<name>[^,]+?)(?:, (?P<metric>[^,]+?)(?:, (?P<setting>.+?))?)? -->\n)"
+    r".*?(?P<end><!-- end results -->)",
+    re.DOTALL,
+)
 
 
 class MalformedError(Exception):
@@ -120,15 +125,17 @@ def section(results: Results) -> str:
     return "\n".join([*lines, "", *tables(results)]).rstrip() + "\n"
 
 
-def tables(results: Results, metric: str | None = None) -> list[str]:
-    """The lines of all tables of a benchmark, or of those of one metric."""
+def tables(results: Results, metric: str | None = None, setting: str = "") -> list[str]:
+    """The lines of all tables of a benchmark, or of those of one metric, or of settings that begin so."""
     if metric is not None and metric not in results.metrics():
         raise MalformedError(
             f"{results.name} has no metric {metric!r}. It has {', '.join(map(repr, results.metrics())) or 'none'}."
         )
     lines: list[str] = []
     for name in results.metrics() if metric is None else [metric]:
-        rows = [row for row in results.rows if row.metric == name]
+        rows = [row for row in results.rows if row.metric == name and row.setting.startswith(setting)]
+        if not rows:
+            raise MalformedError(f"{results.name} has no {name} in settings that begin with {setting!r}.")
         if measured := [row for row in rows if row.source is None]:
             for head, part in _parts(measured):
                 lines += [f"**{name}**{head}", "", *_measured_table(part), ""]
@@ -285,12 +292,15 @@ def render(root: Path) -> dict[Path, str]:
 def _block(match: re.Match[str], found: Mapping[str, Results]) -> str:
     name, metric = match["name"], match["metric"]
     if name not in found:
-        return f"{match[1]}*Not measured yet.*\n{match[4]}"
+        return f"{match['head']}*Not measured yet.*\n{match['end']}"
     facts = found[name].facts
     where = ", ".join(plain(facts[fact]) for fact in ("machine", "date") if fact in facts)
     note = f"Measured on {where}. " if where else ""
-    lines = [*tables(found[name], metric), f"{note}Settings and versions: [RESULTS.md](benchmarks/RESULTS.md)."]
-    return match[1] + "\n" + "\n".join(lines) + "\n\n" + match[4]
+    lines = [
+        *tables(found[name], metric, match["setting"] or ""),
+        f"{note}Settings and versions: [RESULTS.md](benchmarks/RESULTS.md).",
+    ]
+    return match["head"] + "\n" + "\n".join(lines) + "\n\n" + match["end"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

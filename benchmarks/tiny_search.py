@@ -31,6 +31,9 @@ is taken for the nearest one that is left, and AON, which goes from neighbour to
 set to them, so that other work on the machine takes none. Those that search do so with `quickstudy.search`, that is
 with the same halving and final training, and set a quarter of the examples aside to choose by; the two that do not
 train one network on all examples, for all of the seconds.
+
+`quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
+proposals as they come, without a surrogate of the task.
 """
 
 import argparse
@@ -100,6 +103,8 @@ SEEDS = 2
 """Of the corpus, of which one is the objective and the other the report."""
 PRIORS = HERE / "checkpoints" / "tiny_search"
 REGRET, TEST = "regret", "test accuracy %"
+AHEAD = "points that quickstudy is ahead"
+"""In test accuracy, paired by task and seed; the interval is Student's over pairs."""
 ORDERED = ("width", "depth", "stages")
 """Choices whose values have an order."""
 
@@ -643,13 +648,18 @@ def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds:
     """The means over tasks of methods that have rows of all of them."""
     suffix = f", {seconds:g} s"
     rows = [row for row in result.rows if row["metric"] == TEST and "seed" in row]
-    for name in LIVE_METHODS:
-        own = {(r["setting"], r["seed"]): r for r in rows if r["method"] == name}
+    known = {n: {(row["setting"], row["seed"]): row for row in rows if row["method"] == n} for n in LIVE_METHODS}
+    for name, own in known.items():
         wanted = [[own.get((target + suffix, seed)) for seed in range(seeds)] for target in targets]
         if not all(row for each in wanted for row in each):
             continue
         tasks = {t: statistics.fmean(row["value"] for row in each if row) for t, each in zip(targets, wanted)}
         each_row = [row for each in wanted for row in each if row]
+        ahead = [first["value"] - own[at]["value"] for at, first in known["quickstudy"].items() if at in own]
+        if name != "quickstudy" and ahead:
+            half = interval(ahead)
+            value, half = round(statistics.fmean(ahead), 4), None if half is None else round(half, 4)
+            result.add(name, f"mean of {len(targets)} tasks{suffix}", AHEAD, value, ci95=half, n=len(ahead))
         add(result, name, f"mean of {len(targets)} tasks{suffix}", TEST, tasks)
         for metric, key in (("networks tried", "trials"), ("networks beyond a limit", "violated")):
             value = statistics.fmean(row[key] for row in each_row)

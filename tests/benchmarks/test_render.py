@@ -143,6 +143,15 @@ def test_blocks_of_the_readme_are_replaced_and_the_rest_is_left_alone(render, tm
     assert render.main(["--root", str(tmp_path), "--check"]) == 0
 
 
+def test_a_block_may_be_of_the_settings_that_begin_so(render, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results: few, accuracy %, deep -->\n<!-- end results -->\n")
+    write(tmp_path, "few", [row(setting="deep, 3 steps", value=90), row(setting="wide", value=71)])
+    assert render.main(["--root", str(tmp_path)]) == 0
+    assert "| method | deep, 3 steps |" in readme.read_text()
+    assert "71" not in readme.read_text()
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -169,6 +178,9 @@ def test_a_readme_block_that_is_not_closed_or_asks_for_an_unknown_metric_is_refu
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results: few -->\nthe rest of the page\n")
     assert render.main(["--root", str(tmp_path)]) == 2
+    readme.write_text("<!-- results: few, accuracy %, deep -->\n<!-- end results -->\n")
+    assert render.main(["--root", str(tmp_path)]) == 2
+    assert "has no accuracy % in settings that begin with 'deep'" in capsys.readouterr().err
     readme.write_text("<!-- results: few, metres -->\n<!-- end results -->\n")
     assert render.main(["--root", str(tmp_path)]) == 2
     assert "has no metric 'metres'. It has 'accuracy %'." in capsys.readouterr().err
