@@ -647,7 +647,8 @@ def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: i
 def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds: int) -> None:
     """The means over tasks of methods that have rows of all of them."""
     suffix = f", {seconds:g} s"
-    rows = [row for row in result.rows if row["metric"] == TEST and "seed" in row]
+    settings = {target + suffix for target in targets}
+    rows = [r for r in result.rows if r["metric"] == TEST and "seed" in r and r["setting"] in settings]
     known = {n: {(row["setting"], row["seed"]): row for row in rows if row["method"] == n} for n in LIVE_METHODS}
     for name, own in known.items():
         wanted = [[own.get((target + suffix, seed)) for seed in range(seeds)] for target in targets]

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.errors import DamagedArtefactError, DataNotFoundError, ForeignArtefactError, NewerArtefactError
 
@@ -137,6 +137,15 @@ def read_artefact(folder: Path, kind: str) -> Artefact:
     except SafetensorError as error:
         raise DamagedArtefactError(f"{weights} is not a safetensors file ({error}).") from None
     return Artefact(kind, settings, tensors)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Gives a module its weights; those that do not fit are a damaged artefact."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:300]
+        raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
 
 
 def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[str, Any]], Any]) -> Any:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from quickstudy.artefacts import WEIGHTS, write_atomically
 from quickstudy.errors import TooFewExamplesError
@@ -26,7 +25,8 @@ from quickstudy.nas.network import Network, save_network
 from quickstudy.nas.search import SearchResult, search
 from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
-from quickstudy.report import Attempt, Cost, Score, SearchReport, render
+from quickstudy.nas.trainer import real
+from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.tasks.load_task import NamedTask
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
@@ -153,7 +153,7 @@ def summary(
         ),
         chosen=chosen,
         confusion=result.confusion,
-        examples=one_of_each(data.task),
+        examples=one_of_each(*real(data.task.support), result.space.n_classes),
         known=f"The search began with {result.settings['began with']}.",
         warnings=warned,
         files={name: path.stat().st_size for name, path in files.items()},
@@ -215,18 +215,6 @@ def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> 
                     f"{int(mistakes[a, b])} of {of} test examples of {names[a]!r} were taken for {names[b]!r}."
                 )
     return tuple(found[:MOST])
-
-
-def one_of_each(task: Task) -> Tensor | None:
-    """An example of each class, pictures as bytes; None where they are no pictures that can be shown, or series."""
-    x, y = task.support.x[0], task.support.y[0]
-    first = x[torch.stack([(y == label).nonzero()[0, 0] for label in range(int(y.max()) + 1)])]
-    if first.dim() == 3:
-        return first
-    if first.shape[1] not in (1, 3):
-        return None
-    low, high = float(x.min()), float(x.max())
-    return (255 * (first - low) / max(high - low, 1e-12)).round().to(torch.uint8)
 
 
 def table(result: SearchResult) -> str:

@@ -11,8 +11,7 @@ from quickstudy.errors import ShapeError
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.aon import AON, AONSearch, Feedback, improve
-from quickstudy.nas.aon_training import draw as draw_walks
-from quickstudy.nas.aon_training import learn_to_improve, lessons, loss
+from quickstudy.nas.aon_training import draw_walks, learn_to_improve, lessons, loss
 from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.calibration import Stranger, strangers
 from quickstudy.nas.landscape import Landscape

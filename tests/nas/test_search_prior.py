@@ -8,7 +8,7 @@ from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.experience.trial import Trial
 from quickstudy.nas.aen import expected
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior, task_size
+from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
@@ -94,4 +94,3 @@ def test_a_prior_of_another_space_or_with_other_weights_is_refused(prior, tmp_pa
 def test_an_encoder_needs_embeddings_of_its_size():
     with pytest.raises(ShapeError, match="small has no embedding of 12"):
         learn_search_prior(experience(), encoder=TaskEncoder(12))
-    assert task_size(TaskEncoder(12)) == 12

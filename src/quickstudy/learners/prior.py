@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
+from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
 from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
@@ -123,11 +123,7 @@ def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
         if recipe.net is None:
             raise  # the network is the user's own
         raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
-    try:
-        learner.load_state_dict(dict(artefact.tensors))
-    except RuntimeError as error:
-        why = " ".join(str(error).split())[:300]
-        raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
+    fill(learner, artefact.tensors, folder)
     encoder: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("encoder", {})))
     training: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("training", {})))
     return Prior(learner.eval(), recipe, encoder, training)

@@ -13,6 +13,7 @@ from quickstudy.nas.aen import Facts, Prior
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.candidates import tried, unseen
 from quickstudy.nas.landscape import Landscape
+from quickstudy.nas.source import normal_scores
 from quickstudy.nas.space import Space
 
 STEPS = 4  # of an improvement
@@ -33,7 +34,7 @@ class Feedback:
     @classmethod
     def of(cls, landscape: Landscape, at: Tensor, values: Tensor) -> "Feedback":
         """Of trials `(b, t)` with these values, in any unit."""
-        score, said = scores(values), scores(landscape.mean[at])
+        score, said = normal_scores(values), normal_scores(landscape.mean[at])
         together = (score * said).sum(1) / (score.square().sum(1) * said.square().sum(1)).sqrt().clamp_min(1e-6)
         return cls(at, score, score - said, together * at.shape[1] / (at.shape[1] + 3))
 
@@ -256,13 +257,6 @@ def some(n: int | None, shape: tuple[int, int], generator: Generator) -> Tensor 
     return torch.rand(shape, generator=generator).argsort(1) < n
 
 
-def scores(values: Tensor) -> Tensor:
-    """Normal scores `(b, t)` among the `t` of a row; see `normal_scores`."""
-    below = (values[:, :, None] > values[:, None]).sum(2) + 0.5 * (values[:, :, None] == values[:, None]).sum(2)
-    found: Tensor = torch.special.ndtri(below.double() / max(1, values.shape[1]))
-    return found.float()
-
-
 def grouped_softmax(logits: Tensor, group: Tensor) -> Tensor:
     """Probabilities within each group, `(b, tokens)`."""
     raised = (logits - logits.amax(1, keepdim=True)).clamp_min(-60).exp()
@@ -316,7 +310,7 @@ def improve(
     began = [members[promise.argsort(descending=True, stable=True)[:starts]]]
     if len(past):
         member = torch.tensor([space.has(trial.choice) for trial in trials])
-        done = scores(values[None])[0] - landscape.costs[past] @ of_cost
+        done = normal_scores(values) - landscape.costs[past] @ of_cost
         best = done.masked_fill(~member, -math.inf).argsort(descending=True, stable=True)[:starts]
         began.append(past[best[member[best]]])
     start = torch.tensor(list(dict.fromkeys(torch.cat(began).tolist())))  # in an order that does not hang on numbers

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,9 +16,8 @@ from quickstudy.nas.baselines.candidates import LISTED
 from quickstudy.nas.calibration import Stranger
 from quickstudy.nas.landscape import Landscape
 from quickstudy.nas.source import Rows, normal_scores
+from quickstudy.nas.space import draw
 from quickstudy.surrogates.gaussian_process import GaussianProcess
-
-T = TypeVar("T")
 
 TRIALS = (0, 1, 2, 4, 6, 10, 16, 25, 40)
 """How much feedback there may be."""
@@ -114,7 +112,7 @@ def learn_to_improve(
     held_out = parts[-1] if len(experience) >= 4 else [lesson for part in parts for lesson in part]
     taught = [lesson for part in (parts[:-1] if len(experience) >= 4 else parts) for lesson in part]
     considered = CONSIDERED if math.prod(map(len, prior.space.choices.values())) > LISTED else None
-    seed = int(torch.randint(2**31, (), generator=generator))
+    seed = draw(2**31, generator)
     optimizer = torch.optim.AdamW(aon.parameters(), lr=lr, weight_decay=1e-2)
     best, kept, since = judged(aon, held_out, walks, considered, seed), deepcopy(aon.state_dict()), 0
     if on_progress is not None:
@@ -122,8 +120,8 @@ def learn_to_improve(
     for iteration in range(1, iterations + 1):
         for group in optimizer.param_groups:
             group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * (iteration - 1) / iterations))
-        lesson = taught[int(torch.randint(len(taught), (), generator=generator))]
-        given = draw(lesson, walks, generator)
+        lesson = taught[draw(len(taught), generator)]
+        given = draw_walks(lesson, walks, generator)
         steps = aon.walk(
             lesson.landscape,
             given.start,
@@ -178,13 +176,13 @@ def lesson(stranger: Prior, teacher: Prior, rows: Rows, costs: Facts | None) -> 
     return Lesson(landscape, at)
 
 
-def draw(lesson: Lesson, b: int, generator: Generator) -> Walks:
+def draw_walks(lesson: Lesson, b: int, generator: Generator) -> Walks:
     """Walks on a task, all with as much feedback."""
     land, rows = lesson.landscape, lesson.rows
-    t = min(one_of(TRIALS, generator), len(rows) // 2)
+    t = min(TRIALS[draw(len(TRIALS), generator)], len(rows) // 2)
     promise = land.mean[rows].expand(b, -1)
-    past = rows[likely(one_of(TILTS, generator) * promise, t, generator)]  # (b, t)
-    start = rows[likely(one_of(TILTS, generator) * promise, 1, generator)][:, 0]
+    past = rows[likely(TILTS[draw(len(TILTS), generator)] * promise, t, generator)]  # (b, t)
+    start = rows[likely(TILTS[draw(len(TILTS), generator)] * promise, 1, generator)][:, 0]
     weights = torch.zeros(b, land.costs.shape[1])
     if land.costs.shape[1]:
         column = torch.randint(land.costs.shape[1], (b, 1), generator=generator)
@@ -197,11 +195,6 @@ def draw(lesson: Lesson, b: int, generator: Generator) -> Walks:
         best = past.gather(1, feedback.best(penalty)[:, None])[:, 0]
         start = best.where(torch.rand(b, generator=generator) < 0.5, start)
     return Walks(start, feedback, weights)
-
-
-def one_of(options: Sequence[T], generator: Generator) -> T:
-    """Any, uniformly."""
-    return options[int(torch.randint(len(options), (), generator=generator))]
 
 
 def likely(logits: Tensor, n: int, generator: Generator) -> Tensor:
@@ -235,7 +228,7 @@ def judged(aon: AON, lessons: Sequence[Lesson], walks: int, considered: int | No
     for lesson in lessons:
         generator = Generator().manual_seed(seed)
         for _ in range(batches):
-            given = draw(lesson, walks, generator)
+            given = draw_walks(lesson, walks, generator)
             greedy = torch.ones(walks, dtype=torch.bool)
             with torch.no_grad():
                 *_, last = aon.walk(

@@ -9,6 +9,7 @@ from torch import Generator
 
 from quickstudy.nas.aen import Prior, expected, learn
 from quickstudy.nas.source import Rows, normal_scores
+from quickstudy.nas.space import draw
 from quickstudy.surrogates.guard import prior_weight
 
 COVERED, QUANTILE = 0.9, 1.6449
@@ -59,7 +60,7 @@ def strangers(
                 on_progress(i * total + done, folds * total)
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            torch.manual_seed(draw(2**31, generator))
             other = learn(like(prior), seen, epochs=epochs, jitter=jitter, generator=generator, on_progress=say)
         found.append(Stranger(other, unseen))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
+from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
 from quickstudy.errors import ArchitectureError, DamagedArtefactError, ShapeError
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import build
@@ -95,8 +95,7 @@ def load_network(path: Path | str) -> Network:
     try:
         architecture = space.parse(text)
         module = standardised(build(space, architecture), torch.zeros(2, *space.shape))
-        module.load_state_dict(dict(artefact.tensors))
-    except (ArchitectureError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
+    except ArchitectureError as error:
+        raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
+    fill(module, artefact.tensors, folder)
     return Network(space, architecture, module.eval(), names, inputs, training)

@@ -15,7 +15,7 @@ from quickstudy.nas.aen import expected
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.corpus import tiny_corpus
 from quickstudy.nas.parameters import parameters_of
-from quickstudy.nas.search_prior import ITERATIONS, SearchPrior, learn_search_prior, standing, task_size
+from quickstudy.nas.search_prior import ITERATIONS, SearchPrior, learn_search_prior, standing
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
@@ -225,7 +225,7 @@ def embedding(rows: Rows, encoder: TaskEncoder | None) -> Tensor | None:
     """A task as an encoder knows it; one that it did not embed is a task like any: zero."""
     if encoder is None:
         return None
-    return rows.task if rows.task is not None and rows.encoder == encoder.digest else torch.zeros(task_size(encoder))
+    return rows.task if rows.task is not None and rows.encoder == encoder.digest else torch.zeros(encoder.features)
 
 
 def order(prior: SearchPrior, rows: Rows) -> float:

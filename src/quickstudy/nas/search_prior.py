@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from quickstudy.artefacts import Artefact, read_artefact, require, write_artefact
-from quickstudy.errors import DamagedArtefactError, ShapeError
+from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
+from quickstudy.errors import ShapeError
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.aon import AON, AONSearch
@@ -107,7 +107,7 @@ def learn_search_prior(
         ShapeError: Where there is no task, or one without embedding though there is an encoder.
     """
     say = on_progress or (lambda stage, done, total: None)
-    size = 0 if encoder is None else task_size(encoder)
+    size = 0 if encoder is None else encoder.features
     if bare := [name for name, rows in experience.items() if size and (rows.task is None or len(rows.task) != size)]:
         raise ShapeError(f"{bare[0]} has no embedding of {size} numbers, which this encoder gives. Embed each task.")
     generator = Generator().manual_seed(seed)
@@ -142,11 +142,6 @@ def standing() -> Tiny:
     return Tiny(shape=SHAPE, n_classes=CLASSES)
 
 
-def task_size(encoder: TaskEncoder) -> int:
-    """Numbers of an embedding."""
-    return int(encoder.embed(encoder.centre[None]).shape[1])
-
-
 def save_search_prior(path: Path | str, prior: SearchPrior) -> None:
     """Saves a prior as a folder with `prior.json` and `weights.safetensors`."""
     parts = {"aen": prior.aen, "aon": prior.aon, "encoder": prior.encoder}
@@ -162,7 +157,7 @@ def save_search_prior(path: Path | str, prior: SearchPrior) -> None:
         "members": len(prior.aen.members),
         "width": first.head[0].out_features,
         "aon": prior.aon is not None,
-        "encoder": None if prior.encoder is None else task_size(prior.encoder),
+        "encoder": None if prior.encoder is None else prior.encoder.features,
         "training": dict(prior.training),
     }
     write_artefact(Path(path), Artefact(KIND, settings, tensors))
@@ -197,15 +192,10 @@ def load_search_prior(path: Path | str) -> SearchPrior:
         prior: SearchPrior = require(artefact.settings, folder, read)
     for part, module in (("aen", prior.aen), ("aon", prior.aon), ("encoder", prior.encoder)):
         if module is not None:
-            own: dict[str, Tensor] = {
-                name.removeprefix(f"{part}."): value
-                for name, value in artefact.tensors.items()
-                if name.startswith(f"{part}.")
+            start = f"{part}."
+            own = {
+                name.removeprefix(start): value for name, value in artefact.tensors.items() if name.startswith(start)
             }
-            try:
-                module.load_state_dict(own)
-            except RuntimeError as error:
-                why = " ".join(str(error).split())[:300]
-                raise DamagedArtefactError(f"the weights in {folder} do not fit its settings: {why}") from None
+            fill(module, own, folder)
             module.eval()
     return prior

@@ -52,7 +52,8 @@ def scaled_ranks(values: Tensor) -> Tensor:
 def normal_scores(values: Tensor) -> Tensor:
     r"""The quantile of a standard normal with each value's rank, $\Phi^{-1}((r - \tfrac12) / n)$; ties share theirs.
 
-    Outcomes of different tasks, in different units and with tails of failures, become comparable.
+    Outcomes of different tasks, in different units and with tails of failures, become comparable. Each row of `(*b, n)`
+    is ranked by itself.
 
     Example:
         >>> import torch
@@ -60,12 +61,12 @@ def normal_scores(values: Tensor) -> Tensor:
         >>> normal_scores(torch.tensor([10.0, 91.5, 90.0]))
         tensor([-0.9674,  0.9674,  0.0000])
     """
-    found: Tensor = torch.special.ndtri(places(values) / len(values))
+    found: Tensor = torch.special.ndtri(places(values) / max(1, values.shape[-1]))
     return found.float()
 
 
 def places(values: Tensor) -> Tensor:
-    """`(n,)` float64: how many are smaller, and half of those that are equal, itself among them."""
+    """`(*b, n)` float64: how many of a row are smaller, and half of those that are equal, itself among them."""
     ordered = values.sort().values
     below, upto = (torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True))
     return (below + upto).double() / 2

@@ -73,6 +73,7 @@ class TaskEncoder(nn.Module):
         self.register_buffer("centre", torch.cat([torch.tensor(CENTRE), torch.zeros(statistics - FACTS)]))
         self.register_buffer("spread", torch.cat([torch.tensor(SPREAD), torch.ones(statistics - FACTS)]))
         self.learned = nn.Linear(statistics - FACTS, features - FACTS, bias=False)
+        self.features = features
 
     def forward(
         self, x: Tensor, y: Tensor, mask: Tensor | None = None, *, generator: Generator | None = None, most: int = 500
