@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import (
@@ -229,3 +230,23 @@ def test_an_error_inside_leaves_layers_as_they_were() -> None:
         with pytest.raises(RuntimeError), context:
             net(torch.rand(2, 3))
         assert (layer.given, layer.source, layer.share, layer.observed) == (None, "mode", None, None)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5, 4)])
+def test_moments_of_a_batch_of_tasks_and_their_derivatives_are_those_of_each(shape: tuple[int, ...]) -> None:
+    x = torch.randn(2, 4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def of_moments(x: Tensor) -> Tensor:
+        mean, var = moments_among(x)
+        return (mean.sin() * var.exp()).sum()
+
+    def written_out(x: Tensor) -> Tensor:
+        axes = [0, *range(2, x.ndim)]
+        return (x.mean(axes).sin() * x.var(axes, correction=0).exp()).sum()
+
+    def after_a_step(function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        values = vmap(vmap(lambda x: function(x - 0.1 * grad(function)(x)), in_dims=1))(x.movedim(1, 2))
+        return [values, *torch.autograd.grad(values.sum(), x)]
+
+    for found, expected in zip(after_a_step(of_moments), after_a_step(written_out)):
+        torch.testing.assert_close(found, expected)

@@ -130,33 +130,50 @@ class BatchNorm(nn.Module):
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance of each channel, with derivatives of one pass each over `x`; torch's own take several."""
+    """Mean and variance of each channel, with derivatives of one pass each over `x`; torch's own take several.
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        axes, shape = [0, *range(2, x.ndim)], (-1, *(1,) * (x.ndim - 2))
-        mean = x.mean(axes)
-        return mean, (x - mean.view(shape)).square().mean(axes)
+    `apply(x, tasks)` takes that many axes of tasks in front of `(n, c, *size)`.
+    """
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def forward(x: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+        if tasks == 0 and x.device.type == "cpu":
+            mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)  # makes no copy of x
+            return mean, var
+        axes = _all_but_channels(x, tasks)
+        mean = x.mean(axes, keepdim=True)
+        return mean.squeeze(axes), (x - mean).square().mean(axes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(inputs[0], output[0])
+        ctx.tasks = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> Tensor:
+    def backward(ctx: Any, of_mean: Tensor, of_var: Tensor) -> tuple[Tensor, None]:
         x, mean = ctx.saved_tensors
-        n, shape = x.numel() // x.shape[1], (-1, *(1,) * (x.ndim - 2))
+        axes, n = _all_but_channels(x, ctx.tasks), x.numel() // mean.numel()
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         slope = of_var * (2 / n)
-        return torch.addcmul((of_mean / n - slope * mean).view(shape), x, slope.view(shape))
+        return torch.addcmul((of_mean / n - slope * mean).reshape(shape), x, slope.reshape(shape)), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int, None], x: Tensor, tasks: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        return _Moments.apply(x.movedim(in_dims[0], 0), tasks + 1), (0, 0)  # type: ignore[no-untyped-call]
+
+
+def _all_but_channels(x: Tensor, tasks: int) -> tuple[int, ...]:
+    """The axes of `(*tasks, n, c, *size)` that moments are taken over."""
+    return tasks, *range(tasks + 2, x.ndim)
 
 
 def moments_among(x: Tensor, share: Tensor | None = None) -> Moments:
     """The moments of `(n, c, *size)`, each example counting by its share `(n,)`, or alike; in float32 at least."""
     x = at_least_float32(x)
     if share is None:
-        return Moments(*_Moments.apply(x))  # type: ignore[no-untyped-call]
+        return Moments(*_Moments.apply(x, 0))  # type: ignore[no-untyped-call]
     flat, share = x.flatten(2) if x.ndim > 2 else x[..., None], share.to(x.dtype)  # (n, c, positions)
     with without_autocast(x):
         mean = share @ flat.mean(-1)

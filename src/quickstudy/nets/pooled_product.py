@@ -10,7 +10,8 @@ from torch import Tensor
 VALUES_AT_ONCE = 1 << 18
 """As many products as one core's cache has room for."""
 WINDOW = ([2, 2], [2, 2], [0, 0], [1, 1], False)  # size, stride, padding, dilation, whether sizes are rounded up
-pool_backward, relu_backward = torch.ops.aten.max_pool2d_with_indices_backward, torch.ops.aten.threshold_backward
+pool, pool_backward = torch.ops.aten.max_pool2d_with_indices, torch.ops.aten.max_pool2d_with_indices_backward
+relu_backward = torch.ops.aten.threshold_backward
 
 
 def pooled_product(patches: Tensor, kernels: Tensor) -> Tensor:
@@ -48,8 +49,10 @@ class _PooledProduct(torch.autograd.Function):
         small = torch.int16 if h * w <= torch.iinfo(torch.int16).max else torch.int32
         places = torch.empty_like(values, dtype=small)
         for part, kernel, value, place in in_parts(patches, kernels, values, places):
-            found, indices = F.max_pool2d(products(part, kernel), 2, return_indices=True)
-            value.copy_(found.relu_().view(value.shape))
+            out = value.flatten(0, -4)
+            indices = torch.empty_like(out, dtype=torch.int64)
+            pool(products(part, kernel), *WINDOW, out=out, indices=indices)
+            out.relu_()
             place.copy_(indices.view(place.shape))
         return values, places
 
