@@ -5,9 +5,11 @@ import torch
 from torch import Generator
 
 from quickstudy.errors import DamagedArtefactError, ShapeError
-from quickstudy.experience.trial import Trial
+from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import expected
 from quickstudy.nas.build import Limits, count
+from quickstudy.nas.limited import Limited
+from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
@@ -94,3 +96,15 @@ def test_a_prior_of_another_space_or_with_other_weights_is_refused(prior, tmp_pa
 def test_an_encoder_needs_embeddings_of_its_size():
     with pytest.raises(ShapeError, match="small has no embedding of 12"):
         learn_search_prior(experience(), encoder=TaskEncoder(12))
+
+
+def test_the_shipped_prior_proposes_within_limits_that_are_within_limits():
+    limits = Limits(max_params=5_000)
+    inner = limits.within(Tiny(shape=(1, 8, 8), n_classes=10))
+    few = [inner.sample(generator=Generator().manual_seed(i)) for i in range(8)]
+    within = Limited(inner, set(few).__contains__, few)  # as a limit on latency is
+    task = TaskDescription("new", torch.zeros(12))
+    trials = [Trial(few[0], 0.5), Trial(few[1], 0.6)]
+    for seen in ([], trials):
+        (found,) = shipped_prior().proposer(drawn=20).propose(task, seen, within, generator=Generator().manual_seed(0))
+        assert within.has(found)
