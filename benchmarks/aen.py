@@ -21,9 +21,9 @@ Coverage is how often the value of one training run, or its normal score before 
 - `random_forest` is trained on the other data sets' one-hot codes.
 - `parameters` counts. Multiply-adds order the cells of NAS-Bench-201 as parameters do, and NAS-Bench-Graph has none.
 
-In our corpus the other tasks are those of the other three folds of four. There `aen_with_task`, `aen_with_costs` and
-`aen_with_both` know the embedding of the task and the logarithms of parameters, multiply-adds and peak memory;
-`ceiling` is what one training seed says of the other.
+In our corpus the other tasks are those of the other three folds of four, none of the same data set. There
+`aen_with_task`, `aen_with_costs` and `aen_with_both` know the embedding of the task and the logarithms of parameters,
+multiply-adds and peak memory; `ceiling` is what one training seed says of the other.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.corpus import PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
-from quickstudy.nas.source import Rows, Source, normal_scores
+from quickstudy.nas.source import Rows, Source, normal_scores, parted
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import Table, seeded
 from quickstudy.nets.task_encoder import TaskEncoder, contrast
@@ -227,10 +227,10 @@ def corpus() -> dict[str, Measured]:
 
 @cache
 def folds(seed: int) -> tuple[tuple[str, ...], ...]:
-    """The tasks, in four parts."""
+    """The tasks, in four parts; all tasks of a data set are in one."""
     names = list(corpus())
     mixed = [names[i] for i in torch.randperm(len(names), generator=seeded("folds", seed)).tolist()]
-    return tuple(part for i in range(FOLDS) if (part := tuple(mixed[i::FOLDS])))
+    return parted({name: corpus()[name].data for name in mixed}, FOLDS)
 
 
 @cache

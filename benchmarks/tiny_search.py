@@ -6,8 +6,8 @@
     python benchmarks/tiny_search.py --part live --only quickstudy     some methods
     python benchmarks/tiny_search.py --smoke                           tiny, into a temporary folder
 
-Both parts deal the tasks of the corpus to four folds, and learn what is known when a task is searched from those of the
-other folds.
+Both parts deal the data sets of the corpus to four folds, and learn what is known when a task is searched from the
+tasks of the other folds, none of which is of the same data set.
 
 **table.** A method searches the networks that were measured on a task, and no others. The objective is the validation
 accuracy of one seed, the report the test accuracy of the other, and regret is what the network that a method would
@@ -80,7 +80,7 @@ from quickstudy.nas.search_prior import (
     load_search_prior,
     save_search_prior,
 )
-from quickstudy.nas.source import Source
+from quickstudy.nas.source import Source, parted
 from quickstudy.nas.space import Space, draw
 from quickstudy.nas.tables import seeded
 from quickstudy.nas.tiny import Tiny
@@ -264,13 +264,8 @@ def digest() -> str:
 
 @cache
 def folds() -> tuple[tuple[str, ...], ...]:
-    """The tasks in four parts: pictures dealt from the first on, series from the last on."""
-    parts: list[list[str]] = [[] for _ in range(FOLDS)]
-    for kind, order in ((2, range(FOLDS)), (1, range(FOLDS - 1, -1, -1))):
-        names = [name for name, one in corpus().items() if one.space.dimensions == kind]
-        for i, name in enumerate(names):
-            parts[order[i % FOLDS]].append(name)
-    return tuple(tuple(part) for part in parts if part)
+    """The tasks in four parts of about the same size; all tasks of a data set are in one."""
+    return parted({name: one.data for name, one in corpus().items()}, FOLDS)
 
 
 def sources(target: str) -> dict[str, Measured]:

@@ -50,6 +50,13 @@ def test_every_task_is_left_out_once(alike: tuple[Prior, list[Stranger]]) -> Non
     ]
 
 
+def test_tasks_of_one_data_set_are_left_out_together() -> None:
+    kin = {name: replace(one, data="same" if i < 3 else None) for i, (name, one) in enumerate(ALIKE.items())}
+    prior = Prior(SPACE, members=1, width=8)
+    unseen = [one.unseen for one in strangers(prior, kin, folds=3, epochs=1, generator=Generator().manual_seed(0))]
+    assert unseen == [("task 0", "task 1", "task 2"), ("task 3",)]
+
+
 def test_of_one_task_there_is_no_stranger_and_nothing_changes() -> None:
     prior, one = Prior(SPACE, members=1, width=8), {"only": rows(0)}
     others = strangers(prior, one, generator=Generator())

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from quickstudy.nas.aen import Prior, expected, learn
-from quickstudy.nas.source import Rows, normal_scores
+from quickstudy.nas.source import Rows, normal_scores, parted
 from quickstudy.nas.space import draw
 from quickstudy.surrogates.guard import prior_weight
 
@@ -40,24 +40,23 @@ def strangers(
 
     Args:
         prior: Whose sizes they have.
-        experience: Two tasks or more; of one task there is nothing to leave out, and no stranger.
-        folds: Parts at most; a part has a task at least.
+        experience: Of two data sets or more; of one there is nothing to leave out, and no stranger.
+        folds: Parts at most; tasks of one data set are in the same part.
         epochs: As of `learn`.
         jitter: As of `learn`.
         generator: Of all randomness.
         on_progress: Called after each epoch with those done and all, over all parts.
     """
-    names, found = list(experience), list[Stranger]()
-    folds = min(folds, len(names))
-    if folds < 2:
+    parts = parted({name: rows.data or f"task {name}" for name, rows in experience.items()}, max(1, folds))
+    found = list[Stranger]()
+    if len(parts) < 2:
         return found
-    for i in range(folds):
-        unseen = tuple(names[i::folds])
+    for i, unseen in enumerate(parts):
         seen = {name: rows for name, rows in experience.items() if name not in unseen}
 
         def say(done: int, total: int, i: int = i) -> None:
             if on_progress is not None:
-                on_progress(i * total + done, folds * total)
+                on_progress(i * total + done, len(parts) * total)
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw(2**31, generator))

@@ -43,6 +43,11 @@ class Measured:
     """How the task was made: n_train, n_validation, n_test, classes, schedule, seeds, common, versions, commit."""
 
     @property
+    def data(self) -> str:
+        """The data set that the task is made from, the first word of its name."""
+        return self.name.partition("-")[0]
+
+    @property
     def n_common(self) -> int:
         """The first so many members are the same on all tasks with inputs of the same kind."""
         return int(self.facts["common"])
@@ -56,7 +61,7 @@ class Measured:
         """
         chosen = self.proxies[:, [PROXIES.index(name) for name in proxies]] if proxies else None
         values = self.validation.nanmean(1).nan_to_num(0.0)
-        return Rows(self.architectures, values, task=task, proxies=chosen, space=self.space)
+        return Rows(self.architectures, values, task=task, proxies=chosen, space=self.space, data=self.data)
 
 
 def tiny_corpus(folder: Path = HOME) -> dict[str, Measured]:

@@ -25,6 +25,9 @@ class Rows:
     """Whose graphs these are, where those depend on the task's inputs; None: the prior's own space."""
     encoder: str | None = None
     """The digest of the encoder that the embedding is by, where it is known."""
+    data: str | None = None
+    """The data set that the task is made from: what is left out to judge a prior is left out with all tasks of its data
+    set. None: no other task is of the same."""
 
     def __len__(self) -> int:
         return len(self.architectures)
@@ -42,6 +45,27 @@ class Source:
     space: Space
     rows: Mapping[str, Rows]
     """By the name of the task; empty where nothing is known."""
+
+
+def parted(data: Mapping[str, str], n: int) -> tuple[tuple[str, ...], ...]:
+    """Tasks in at most `n` parts of about the same size, all tasks of a data set in one.
+
+    Args:
+        data: The data set of each task. That with the most tasks comes first, each goes to the smallest part so far.
+        n: Parts.
+
+    Example:
+        >>> from quickstudy.nas.source import parted
+        >>> parted({"mnist": "mnist", "fashion": "fashion", "fashion-tops": "fashion"}, 2)
+        (('fashion', 'fashion-tops'), ('mnist',))
+    """
+    together: dict[str, list[str]] = {}
+    for name, of in data.items():
+        together.setdefault(of, []).append(name)
+    parts: list[list[str]] = [[] for _ in range(n)]
+    for group in sorted(together.values(), key=len, reverse=True):
+        min(parts, key=len).extend(group)
+    return tuple(tuple(part) for part in parts if part)
 
 
 def scaled_ranks(values: Tensor) -> Tensor:
