@@ -9,7 +9,7 @@ from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import expected
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.limited import Limited
-from quickstudy.nas.search import shipped_prior
+from quickstudy.nas.search import first_within, shipped_prior
 from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
@@ -101,10 +101,22 @@ def test_an_encoder_needs_embeddings_of_its_size():
 def test_the_shipped_prior_proposes_within_limits_that_are_within_limits():
     limits = Limits(max_params=5_000)
     inner = limits.within(Tiny(shape=(1, 8, 8), n_classes=10))
-    few = [inner.sample(generator=Generator().manual_seed(i)) for i in range(8)]
-    within = Limited(inner, set(few).__contains__, few)  # as a limit on latency is
+    few = [inner.sample(generator=Generator().manual_seed(i)) for i in range(2)]
+    within = Limited(inner, lambda a: a["width"] == few[0]["width"] or a in few, few)  # as a limit on latency is
+    assert isinstance(within.space, Tiny)
+    drawn = [within.space.sample(generator=Generator().manual_seed(i)) for i in range(50)]
+    assert [a for a in drawn if within.has(a)] == [
+        a for a in drawn if a["width"] == few[0]["width"] and limits.allows(count(within.space, a))
+    ]
     task = TaskDescription("new", torch.zeros(12))
     trials = [Trial(few[0], 0.5), Trial(few[1], 0.6)]
     for seen in ([], trials):
         (found,) = shipped_prior().proposer(drawn=20).propose(task, seen, within, generator=Generator().manual_seed(0))
         assert within.has(found)
+
+
+def test_of_the_finalists_the_best_within_the_latency_is_delivered_and_else_the_fastest():
+    assert first_within([3.0, 1.0], None) == 0
+    assert first_within([3.0, 1.0], 2.0) == 1
+    assert first_within([3.0, 1.0], 3.0) == 0
+    assert first_within([3.0, 1.0], 0.5) == 1

@@ -28,9 +28,7 @@ def log_costs(space: Space, architectures: Sequence[Architecture]) -> Tensor:
         >>> log_costs(space, [member]).shape
         torch.Size([1, 3])
     """
-    tiny = space
-    while isinstance(tiny, Limited):  # limits within limits, as those on latency are
-        tiny = tiny.space
+    tiny = space.space if isinstance(space, Limited) else space
     if not isinstance(tiny, Tiny):
         raise ArchitectureError(
             f"costs are counted for members of Tiny; {space.id} does not say the shape of its inputs."

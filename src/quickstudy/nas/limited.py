@@ -22,7 +22,7 @@ class Limited(Space):
     is allowed, takes over the choices of a random member, in random order, each unless that breaks a limit.
 
     Args:
-        space: The whole.
+        space: The whole; limits on what has limits are one space with both.
         allowed: Whether a member keeps to the limits.
         starts: Some members that do, the more different the better.
 
@@ -43,7 +43,12 @@ class Limited(Space):
     def __init__(self, space: Space, allowed: Allowed, starts: Sequence[Architecture]) -> None:
         if not starts or not (space.has(starts[0]) and allowed(starts[0])):
             raise NothingFitsError(f"a search of {space.id} within limits begins with members that keep to them.")
-        self.space, self.allowed, self.starts = space, allowed, tuple(starts)
+        self.space: Space = space
+        self.allowed: Allowed = allowed
+        if isinstance(space, Limited):
+            outer = space.allowed
+            self.space, self.allowed = space.space, lambda a: outer(a) and allowed(a)
+        self.starts = tuple(starts)
         self.name, self.version, self.choices, self.vocabulary = (
             space.name,
             space.version,

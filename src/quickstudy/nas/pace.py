@@ -54,6 +54,11 @@ class Pace:
         return steps * (base + slope * cost.multiply_adds)
 
 
+def fewest_madds(space: Tiny, within: Limited) -> Architecture:
+    """The cheapest start."""
+    return min(within.starts, key=lambda a: madds(space, a))
+
+
 def madds(space: Tiny, architecture: Architecture) -> int:
     """Multiply-adds of a member."""
     return count(space, architecture).multiply_adds
@@ -74,13 +79,14 @@ class Latency:
             NothingFitsError: Where every one of them takes longer than the limit.
         """
         generator = Generator().manual_seed(seed)
-        cheapest = min(within.starts, key=lambda a: madds(trainer.space, a))
+        cheapest = fewest_madds(trainer.space, within)
         probed = [cheapest, *(within.sample(generator=generator) for _ in range(PROBED - 1))]
         found = torch.tensor([trainer.latency(architecture) for architecture in probed]).double()
         if float(found.min()) > limit:
             raise NothingFitsError(
-                f"no network keeps to {limit:g} ms: of {PROBED} that were measured on this machine, among them the one "
-                f"with the fewest multiply-adds, the fastest takes {float(found.min()):.2g} ms. Raise the limit."
+                f"no network keeps to {limit:g} ms, the limit less what the clock may err: of {PROBED} that were "
+                f"measured on this machine, among them the one with the fewest multiply-adds, the fastest takes "
+                f"{float(found.min()):.2g} ms. Raise the limit."
             )
         x = torch.tensor([inputs(trainer.space, architecture) for architecture in probed]).double()
         x, one = x / found[:, None], torch.ones_like(found)  # errors are in proportion to what is measured
@@ -89,7 +95,7 @@ class Latency:
     def within(self, space: Limited, limit: float) -> Limited:
         """The members of which no more than a limit is expected."""
         quick = [start for start in space.starts if self(start) <= limit]
-        cheapest = min(space.starts, key=self)  # it was measured, whatever is expected of it
+        cheapest = fewest_madds(self.space, space)  # it was measured, whatever is expected of it
         return Limited(space, lambda a: a == cheapest or self(a) <= limit, quick or [cheapest])
 
     def __call__(self, architecture: Architecture) -> float:

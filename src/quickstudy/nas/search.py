@@ -1,7 +1,7 @@
 """Architecture search on a task: the best small network within limits and seconds, trained."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer
-from quickstudy.nas.trainer import OnOneTask, TrainingSet, real
+from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
@@ -153,23 +153,24 @@ def search(
         on_progress=on_progress,
         keep=True,
     )
-    architecture, outcome = hunted.finalists[0]
-    network = trainer.network(architecture, seed=seed)
-    network.load_state_dict(outcome.weights or {})
-    network.eval()
+    networks = [trained(trainer, architecture, outcome, seed) for architecture, outcome in hunted.finalists]
+    latencies = [measure_latency(network, space.shape) for network in networks]
+    chosen = first_within(latencies, limits.max_latency)
+    finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
+    (architecture, outcome), network = finalists[0], networks[chosen]
     test, confusion = judge(network, task)
     return SearchResult(
         space,
         architecture,
         network,
         count(space, architecture),
-        measure_latency(network, space.shape),
+        latencies[chosen],
         limits,
         share(outcome),
         test,
         confusion,
         hunted.tried,
-        tuple((each, share(done)) for each, done in hunted.finalists),
+        tuple((each, share(done)) for each, done in finalists),
         time.perf_counter() - start,
         {
             "began with": known,
@@ -178,6 +179,19 @@ def search(
             "seed": str(seed),
         },
     )
+
+
+def trained(trainer: OnOneTask, architecture: Architecture, outcome: Outcome, seed: int) -> nn.Sequential:
+    """The network with the weights that training left."""
+    network = trainer.network(architecture, seed=seed)
+    network.load_state_dict(outcome.weights or {})
+    return network.eval()
+
+
+def first_within(latencies: Sequence[float], limit: float | None) -> int:
+    """The first that keeps to the limit when it is measured once more; the fastest where none does."""
+    kept = (i for i, latency in enumerate(latencies) if limit is None or latency <= limit)
+    return next(kept, min(range(len(latencies)), key=latencies.__getitem__))
 
 
 def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
