@@ -39,9 +39,8 @@ class GaussianProcess:
     prior, one Cholesky factor each, all in one batch; the best four are kept. Nothing is descended:
     it cannot diverge, needs no restarts, and knows how unsure it is of its settings when it has seen two values.
 
-    With 100 points of 64 features and 2,000 candidates, on one slow core, the fit takes about 25 ms and the posterior
-    25 ms; BoTorch's fit of a single setting takes 40 ms, and GPyTorch's posterior, which makes the covariance of all
-    candidates, 270 ms more. `botorch_model` hands the process to both libraries.
+    The posterior of many candidates makes no covariance of all of them. `botorch_model` hands the process to GPyTorch and
+    BoTorch.
 
     References:
         Rasmussen and Williams, [Gaussian Processes for Machine Learning](https://gaussianprocess.org/gpml/), 2006,
