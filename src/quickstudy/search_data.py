@@ -198,6 +198,8 @@ def nearest_neighbour(task: Task) -> Score | None:
 def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> tuple[str, ...]:
     """What a reader should know before the numbers are believed."""
     found = []
+    if result.cut is not None:
+        found.append(f"The final training had only {result.cut}, for the seconds were over. Give the search more.")
     if result.expected.n < FEW:
         found.append(f"The choice was made by {result.expected.n} validation examples: small differences are noise.")
     if result.test is not None and neighbour is not None and neighbour.mean > result.test.percent:

@@ -13,7 +13,7 @@ from quickstudy.nas.many_tasks import FURTHER, Numbered, OnNumberedTask
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome
-from quickstudy.nas.workers import workers
+from quickstudy.nas.workers import Workers, workers
 from quickstudy.tasks.episodes import Episodes, LabelledSet, Mixture
 from quickstudy.tasks.sinusoid import Sinusoid
 from quickstudy.training.proportion import Share
@@ -116,10 +116,11 @@ def test_a_comparison_ends_with_its_seconds_but_not_before_it_has_five_tasks(mon
     assert told == ["comparing"] * LEAST + ["testing"] * 40
 
 
-def test_two_processes_compare_as_one_does():
+def test_two_processes_compare_as_one_does(monkeypatch):
     space, found = Tiny(shape=(1, 6, 6), n_classes=2), []
     member = space.sample(generator=Generator().manual_seed(0))
     for n in (1, 2):
+        monkeypatch.setattr(Workers, "n", n)  # without waiting until they are up
         with workers(OnNumberedTask(space, Numbered(source(), source(), 0)), n) as pool:
             comparison = Comparison(pool, BRIEF, 5, lambda stage: None)
             found += comparison.run("comparing", [member], FURTHER, until=None)

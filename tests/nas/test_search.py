@@ -1,3 +1,5 @@
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from math import prod
 
@@ -12,6 +14,7 @@ from quickstudy.nas.hunt import ETA, RUNGS, Budget
 from quickstudy.nas.search import search
 from quickstudy.nas.train import Schedule, answer
 from quickstudy.nas.trainer import OnOneTask, Outcome
+from quickstudy.nas.workers import Workers
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
@@ -181,7 +184,59 @@ def test_the_front_has_what_nothing_beats_in_both():
     assert all(count(result.space, architecture).parameters == price for architecture, price, _ in front)
 
 
-def test_two_processes_try_as_many_and_none_twice():
+def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypatch):
+    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        late = keep and deadline is not None
+        steps = 1 if late else schedule.steps
+        weights = self.network(architecture, seed=seed).state_dict() if keep else None
+        return Outcome(Share(steps, 1000), 1.0, steps, weights=weights, complete=not late)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
+    result = run(budget=Budget(seconds=60, trials=4, steps=10))
+    assert {len(one.accuracies) for one in result.tried} == {2}
+    assert result.expected == Share(10 * ETA, 1000)
+    assert result.cut == result.settings["final training"] == "30 of 90 steps"
+    assert run().cut is None
+
+
+def test_a_training_that_was_cut_is_no_outcome(monkeypatch):
+    sound, began = OnOneTask.__call__, []
+
+    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        began.append((architecture, schedule.steps))
+        outcome = sound(self, architecture, schedule, seed=seed, keep=keep)
+        cut = (schedule.steps == 4 and len(began) > 1) or schedule.steps == 4 * ETA
+        return replace(outcome, complete=keep or not cut)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
+    first, *others = run().tried
+    assert [steps for _, steps in began[:2]] == [4, 4 * ETA]
+    assert len(first.accuracies) == 1
+    assert first.value == first.accuracies[0].percent
+    assert all(one.value is None and one.why.startswith("no time left") for one in others)
+
+
+def test_a_search_whose_process_is_killed_goes_on_in_this_one(monkeypatch):
+    class Killed(Workers):
+        def submit(self, *args, **options):
+            if began or options.get("keep"):
+                return super().submit(*args, **options)
+            began.append(args)
+            future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+    began = []
+    monkeypatch.setattr("quickstudy.nas.workers.Workers", Killed)
+    first, *others = run().tried
+    assert "--workers 1" in first.why
+    assert [one.why for one in others] == [None] * 3
+
+
+def test_two_processes_try_as_many_and_none_twice(monkeypatch):
+    monkeypatch.setattr(Workers, "n", 2)  # without waiting until they are up
     result = run(budget=replace(FEW, workers=2))
     assert len({one.architecture for one in result.tried}) == 4
 

@@ -148,14 +148,8 @@ def test_products_leave_the_modules_as_they_were(network):
     assert not any("forward" in vars(layer) for layer in network.modules())
 
 
-def clock_of(seconds_a_look):
-    """A clock that goes forward by so much whenever it is looked at."""
-    times = iter(range(1000))
-    return SimpleNamespace(perf_counter=lambda: seconds_a_look * next(times))
-
-
-def test_a_deadline_makes_a_shorter_plan_that_ends_at_a_rate_of_zero(network, examples, monkeypatch):
-    rates = []
+def clock_of(seconds_a_step, rates, monkeypatch, first=0.0):
+    """A clock that goes forward by so much with every step, and more with the first; its rate is added to `rates`."""
     fused = torch.optim.SGD.step
 
     def step(self, *arguments, **options):
@@ -163,13 +157,23 @@ def test_a_deadline_makes_a_shorter_plan_that_ends_at_a_rate_of_zero(network, ex
         return fused(self, *arguments, **options)
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    monkeypatch.setattr(module, "time", clock_of(1.0))
-    # the first step took a second, and 30 are left
+    return SimpleNamespace(perf_counter=lambda: seconds_a_step * len(rates) + (first if rates else 0.0))
+
+
+def test_a_deadline_makes_a_shorter_plan_that_ends_at_a_rate_of_zero(network, examples, monkeypatch):
+    rates = []
+    monkeypatch.setattr(module, "time", clock_of(1.0, rates, monkeypatch))
     trained = train(network, *examples, Schedule(steps=500, batch_size=4), generator=seeded(), deadline=31.0)
     assert not trained.complete
-    assert 20 < trained.steps < 31
+    assert 20 < trained.steps <= 31
     assert len(rates) == trained.steps
     assert rates[-1] < 0.05 * max(rates)
+
+
+def test_a_first_step_that_takes_long_makes_no_plan_shorter(network, examples, monkeypatch):
+    monkeypatch.setattr(module, "time", clock_of(0.01, [], monkeypatch, first=1.0))
+    trained = train(network, *examples, Schedule(steps=200, batch_size=4), generator=seeded(), deadline=5.0)
+    assert trained.complete
 
 
 def test_after_the_deadline_a_training_stops_at_once(network, examples):

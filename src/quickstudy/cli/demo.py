@@ -1,6 +1,5 @@
 """`quickstudy demo`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from quickstudy.cli.options import a_seed, above_0
 from quickstudy.cli.terminal import bar, console, note, prepare, show, status, tell, watching
 from quickstudy.demo import LIMITS, add_search, run_demo
 from quickstudy.nas.hunt import Budget
+from quickstudy.nas.workers import cores
 from quickstudy.report import DemoReport, Score
 from quickstudy.tasks.catalogue import load_splits
 
@@ -58,7 +58,7 @@ def demo(
     )
     if search_seconds:
         console.print(f"[dim]second act: a network for handwritten digits, with at most {LIMITS}[/]")
-        budget = Budget(seconds=search_seconds, workers=min(4, os.cpu_count() or 1))
+        budget = Budget(seconds=search_seconds, workers=min(4, cores()))
         with bar("searching") as update, status() as say:
             report = add_search(
                 report,

@@ -1,6 +1,5 @@
 """`quickstudy search`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from quickstudy.cli.terminal import bar, console, note, out_console, prepare, sh
 from quickstudy.nas.across_files import CSV, JSON
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
+from quickstudy.nas.workers import cores
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
 from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES
 from quickstudy.tasks.load_task import load_task
@@ -105,7 +105,7 @@ def search(
     """
     # Typer's callbacks have made numbers of the texts.
     limits = Limits(max_params, max_memory, max_madds, max_latency)  # type: ignore[arg-type]
-    budget = Budget(seconds=seconds, trials=trials, workers=workers or min(4, os.cpu_count() or 1))
+    budget = Budget(seconds=seconds, trials=trials, workers=workers or min(4, cores()))
     if across is not None:
         if data is not None:
             raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -204,7 +205,7 @@ def search_across(
         if on_progress is not None:
             on_progress(Progress.of(stage, hunted.tried, start=start, budget=budget))
 
-    with workers(each, budget.workers) as pool:
+    with workers(each, budget.processes) as pool:
         comparison = Comparison(pool, schedule, tasks, tell)
         until = [None if seconds is None else start + part * seconds for part in (COMPARED, 1.0)]
         found = comparison.run("comparing", [one.architecture for one in candidates], FURTHER, until[0])
@@ -276,16 +277,17 @@ class Comparison:
         self, stage: str, architectures: Sequence[Architecture], first: int, until: float | None
     ) -> list[Evaluation]:
         """The accuracy of each on each task, which are the same for all, as many as can be had until then."""
-        start, a_round = time.perf_counter(), math.ceil(self.pool.n / len(architectures))
+        start = time.perf_counter()
         shares: list[list[float]] = [[] for _ in architectures]
         while (done := len(shares[0])) < self.tasks:
-            now = time.perf_counter()
+            now, a_round = time.perf_counter(), math.ceil(self.pool.n / len(architectures))
             if until is not None and done >= LEAST and now + (now - start) * a_round / done > until:
                 break
             numbers = range(first + done, first + min(done + a_round, self.tasks))
-            futures = [[self.pool.submit(a, self.schedule, seed=i) for i in numbers] for a in architectures]
-            for found, of in zip(shares, futures):
-                found += [percent(future.result()) for future in of]
+            begin = [[partial(self.pool.submit, a, self.schedule, seed=i) for i in numbers] for a in architectures]
+            futures = [[each() for each in of] for of in begin]
+            for found, of, again in zip(shares, futures, begin):
+                found += [percent(self.pool.result(*one)) for one in zip(of, again)]
             self.tell(stage)
         seconds = (time.perf_counter() - start) / len(architectures)
         return [Evaluation("accuracy %", torch.tensor(found, dtype=torch.float64), seconds) for found in shares]

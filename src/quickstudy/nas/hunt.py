@@ -5,7 +5,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Generator
@@ -23,7 +25,7 @@ from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
-from quickstudy.nas.workers import Workers, workers
+from quickstudy.nas.workers import KILLED, Workers, workers
 from quickstudy.training.proportion import Share
 
 ETA = 3
@@ -42,6 +44,10 @@ MARGIN = 0.9
 """The part of a limit of latency that a network may take when it is tried: the clock is noisy."""
 SMALLEST = 0.5
 """Points that are added to errors whose ratio is taken."""
+PROCESSES = 15.0
+"""The seconds of a search for which processes are worth starting: they are up after some of them."""
+CUT = "no time left: give the search more seconds"
+"""Why a training that was not complete has failed."""
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
@@ -74,9 +80,14 @@ class Budget:
                 raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
 
     @property
+    def processes(self) -> int:
+        """As many as there are workers, where the seconds are worth starting them."""
+        return self.workers if self.seconds is None or self.seconds >= PROCESSES else 1
+
+    @property
     def first_training(self) -> float:
         """Seconds of a shortest training with which the search can try as many architectures as it should."""
-        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.workers / (WISHED * RUNGS)
+        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.processes / (WISHED * RUNGS)
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,7 @@ def hunt(
     about = {"shape": list(space.shape), "classes": space.n_classes, **about}
     with (
         Record.open(storage, task, parameters_of(space), about=about, seed=seed) as record,
-        workers(trainer, budget.workers) as pool,
+        workers(trainer, budget.processes) as pool,
     ):
         found = Hunt(
             trainer=trainer,
@@ -212,6 +223,8 @@ class Hunt:
     on_progress: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
+        self.succeeded = any(entry.state == "finished" for entry in self.record.history())
+        """Whether there is something to end on: the first training may take all the seconds."""
         self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
         self.steps = self.shortest()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
@@ -254,14 +267,19 @@ class Hunt:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
-                later = self.go_on(trial, future.result())
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    pool.lose()
+                    outcome = Outcome(None, 0.0, 0, KILLED)
+                later = self.go_on(trial, outcome)
                 if later is not None:
                     running[self.submit(pool, later)] = later
             self.tell("searching")
 
     def begin(self) -> Running | None:
         """The next trial; None where the budget allows no other, or the space has none."""
-        while self.left(SEARCHED) > 0:
+        while self.left(SEARCHED if self.succeeded else LATEST) > 0:
             if self.budget.trials is not None and len(self.record.history()) >= self.budget.trials:
                 return None
             ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.within.has)
@@ -286,16 +304,20 @@ class Hunt:
     def submit(self, pool: Workers, trial: Running) -> "Future[Outcome]":
         """Begins the next training of a trial."""
         schedule = replace(self.schedule, steps=self.steps * ETA ** len(trial.accuracies))
-        deadline = None if self.budget.seconds is None else self.start + LATEST * self.budget.seconds
+        part = LATEST if self.succeeded else 1.0
+        deadline = None if self.budget.seconds is None else self.start + part * self.budget.seconds
         return pool.submit(trial.architecture, schedule, seed=self.seed + trial.number, deadline=deadline)
 
     def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
         """Writes down a training, and ends the trial unless it is among the best third so far."""
-        self.pace.add(self.cost(trial.architecture), outcome)
-        known = self.known(trial.latency)
         if outcome.accuracy is None:
-            self.record.fail(trial.number, outcome.why or "", attributes=known)
+            self.record.fail(trial.number, outcome.why or "", attributes=self.known(trial.latency))
             return None
+        if not outcome.complete:
+            self.end(trial)
+            return None
+        self.pace.add(self.cost(trial.architecture), outcome)
+        self.succeeded = True
         trial = replace(
             trial, accuracies=(*trial.accuracies, outcome.accuracy), seconds=trial.seconds + outcome.seconds
         )
@@ -306,13 +328,21 @@ class Hunt:
         takes = self.pace.seconds(self.cost(trial.architecture), self.steps * ETA**rung)
         if rung < RUNGS and better < max(1, len(values) // ETA) and takes < self.left(LATEST):
             return trial
+        self.end(trial)
+        return None
+
+    def end(self, trial: Running) -> None:
+        """Writes down what came of a trial's complete trainings; where there is none, it has failed."""
+        known, rung = self.known(trial.latency), len(trial.accuracies)
+        if not rung:
+            self.record.fail(trial.number, CUT, attributes=known)
+            return
         self.record.finish(
             trial.number,
-            self.extrapolated(outcome.accuracy.percent, rung),
+            self.extrapolated(trial.accuracies[-1].percent, rung),
             seconds=trial.seconds,
             attributes={RIGHT: [[each.right, each.n] for each in trial.accuracies], **known},
         )
-        return None
 
     def extrapolated(self, percent: float, rung: int) -> float:
         """The accuracy after the last rung: of the errors as many are left as of those that went on, geometrically."""
@@ -352,17 +382,29 @@ class Hunt:
             OutcomeError: Where none of them succeeded.
         """
         self.tell("training the best")
-        futures = []
-        for i, one in enumerate(best):
-            each = self.left() / max(1, len(best) - i if pool.n == 1 else 1)
+        n = pool.n
+
+        def begin(i: int) -> "Future[Outcome]":
+            each = self.left() / (len(best) - i if n == 1 else 1)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
             schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
-            futures.append(pool.submit(one.architecture, schedule, seed=self.seed, deadline=deadline, keep=keep))
-        outcomes = [future.result() for future in futures]
+            return pool.submit(best[i].architecture, schedule, seed=self.seed, deadline=deadline, keep=keep)
+
+        futures = [begin(i) for i in range(len(best))]
+        outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
+        outcomes = [self.enough(one, found, pool, keep=keep) for one, found in zip(best, outcomes)]
         trained = [(one.architecture, found) for one, found in zip(best, outcomes) if found.accuracy is not None]
         if not trained:
             raise nothing_succeeded([found.why for found in outcomes])
         return sorted(trained, key=lambda pair: -share(pair[1]).right)
+
+    def enough(self, one: Tried, outcome: Outcome, pool: Workers, *, keep: bool) -> Outcome:
+        """The outcome of a last training, or of that by which its place was earned where the last had fewer steps."""
+        steps = self.steps * ETA ** (len(one.accuracies) - 1)
+        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps:
+            return outcome
+        again = pool.submit(one.architecture, replace(self.schedule, steps=steps), seed=self.seed, keep=keep)
+        return replace(again.result(), complete=False)
 
 
 def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:

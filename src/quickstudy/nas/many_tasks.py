@@ -102,12 +102,13 @@ class OnManyTasks(Trainer):
         start, n = time.perf_counter(), max(1, schedule.steps // self.steps)
         each = OnNumberedTask(self.space, self.tasks)
         schedule = replace(schedule, steps=min(schedule.steps, self.steps))
-        right = answers = steps = 0
+        right = answers = steps = done = 0
         failures = list[str]()
         for i in range(n):
             now = time.perf_counter()
             if deadline is not None and i and now + (now - start) / i > deadline:
                 break
+            done += 1
             outcome = each(architecture, schedule, seed=n + i)
             steps += outcome.steps
             if outcome.accuracy is None:
@@ -118,4 +119,4 @@ class OnManyTasks(Trainer):
         seconds = time.perf_counter() - start
         if not steps:
             return Outcome(None, seconds, 0, f"on each of {len(failures)} tasks: {failures[-1]}")
-        return Outcome(Share(right, answers), seconds, steps)
+        return Outcome(Share(right, answers), seconds, steps, complete=done == n)

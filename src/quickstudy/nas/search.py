@@ -15,7 +15,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import Budget, Progress, Tried, hunt, share
+from quickstudy.nas.hunt import ETA, RUNGS, Budget, Progress, Tried, hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
@@ -52,6 +52,8 @@ class SearchResult:
     """Those that were trained to the end, the chosen one first."""
     seconds: float
     settings: Mapping[str, str] = field(default_factory=dict)
+    cut: str | None = None
+    """Where the seconds were over before the final training had all its steps: how many it had."""
 
     def front(self, cost: str = "parameters") -> list[tuple[Architecture, float, float]]:
         """Architecture, cost and accuracy of those that nothing beats in both, the cheapest first.
@@ -159,6 +161,8 @@ def search(
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
     (architecture, outcome), network = finalists[0], networks[chosen]
     test, confusion = judge(network, task)
+    planned = hunted.steps * ETA**RUNGS
+    cut = None if outcome.complete else f"{outcome.steps:,} of {planned:,} steps"
     return SearchResult(
         space,
         architecture,
@@ -175,9 +179,10 @@ def search(
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": f"{outcome.steps} steps",
+            "final training": cut or f"{outcome.steps:,} steps",
             "seed": str(seed),
         },
+        cut,
     )
 
 

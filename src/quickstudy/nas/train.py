@@ -16,6 +16,8 @@ from quickstudy.nas.standardise import Standardise
 
 CHECK = 25
 """Steps between two looks at the loss and the clock: each waits for the device."""
+SOON = 5
+"""The step after which the plan is made anew: the first one takes longer than all others."""
 SHARE = 0.9
 """The part of the time left that is planned with."""
 
@@ -128,7 +130,7 @@ def train(
     optimizer = torch.optim.SGD(
         groups(body, schedule.weight_decay), lr=schedule.lr, momentum=schedule.momentum, nesterov=True, fused=True
     )
-    step = 0
+    step, since, counted = 0, start, 0
     with products(body):
         while step < total:
             for group in optimizer.param_groups:
@@ -140,12 +142,16 @@ def train(
             optimizer.step()
             losses[step] = loss.detach()
             step += 1
-            if step % CHECK == 0 or step == total or (step == 1 and deadline is not None):
+            if step % CHECK == 0 or step == total or (step in (1, SOON) and deadline is not None):
                 check(losses[:step])
                 if deadline is not None:
                     now = time.perf_counter()
-                    left = SHARE * (deadline - now) * step / (now - start)
+                    if step <= SOON:
+                        total = schedule.steps
+                    left = SHARE * (deadline - now) * (step - counted) / (now - since)
                     total = step + int(min(total - step, max(0, left)))
+                    if step == 1:
+                        since, counted = now, 1
                 if on_progress is not None:
                     on_progress(step, total)
     network.eval()

@@ -68,6 +68,8 @@ class Outcome:
     """Of the failure."""
     weights: dict[str, Tensor] | None = None
     """Of the network, where they were asked for."""
+    complete: bool = True
+    """False where the deadline left time for less than was planned."""
 
 
 class Trainer(ABC):
@@ -96,8 +98,9 @@ class Trainer(ABC):
         """
 
     def latency(self, architecture: Architecture, *, seconds: float = 0.02) -> float:
-        """Milliseconds of one prediction on one thread of this machine."""
-        return measure_latency(build(self.space, architecture), self.space.shape, seconds=seconds)
+        """Milliseconds of one prediction on one thread of this machine, of the network as it would be delivered."""
+        network = standardised(build(self.space, architecture), torch.zeros(2, *self.space.shape))
+        return measure_latency(network, self.space.shape, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ class OnOneTask(Trainer):
             return Outcome(None, 0.0, 0, str(error))
         right = int((answer(network, data.x_validation).argmax(1) == data.y_validation).sum())
         share = Share(right, len(data.y_validation))
-        return Outcome(share, done.seconds, done.steps, weights=network.state_dict() if keep else None)
+        weights = network.state_dict() if keep else None
+        return Outcome(share, done.seconds, done.steps, weights=weights, complete=done.complete)
 
 
 def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) -> nn.Sequential:

@@ -1,15 +1,20 @@
 """Trainings side by side."""
 
+import logging
 import multiprocessing
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from quickstudy.nas.trainer import Outcome, Trainer
+
+KILLED = "a process for training was killed, as systems that are short of memory do. Search with fewer (--workers 1)."
+_log = logging.getLogger(__name__)
 
 
 class Here(Executor):
@@ -40,17 +45,63 @@ def attempt(*args: Any, **kwargs: Any) -> Outcome:
     return _TRAINER[0](*args, **kwargs)
 
 
-@dataclass(frozen=True)
-class Workers:
-    """Where trainings are done."""
+def ready() -> None:
+    """What a process is asked first: it answers when it is up."""
 
-    executor: Executor
-    call: Any
-    n: int
+
+def cores() -> int:
+    """How many this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return os.cpu_count() or 1 if allowed is None else len(allowed(0))
+
+
+class Workers:
+    """Where trainings are done: in processes once they are up, which takes seconds, and in this one until then.
+
+    Where one of them is killed, its trainings end with `BrokenProcessPool`, and those that follow are done here.
+
+    Args:
+        trainer: Does them.
+        executor: Of the processes; none where all is done here.
+        n: Of processes.
+    """
+
+    def __init__(self, trainer: Trainer, executor: Executor | None = None, n: int = 1) -> None:
+        self.trainer, self.executor, self._processes = trainer, executor, n
+        self._waiting = [] if executor is None else [executor.submit(ready) for _ in range(n)]
+
+    @property
+    def n(self) -> int:
+        """How many trainings can be under way side by side."""
+        if self.executor is None or not all(future.done() for future in self._waiting):
+            return 1
+        if any(future.exception() is not None for future in self._waiting):
+            self.lose()
+            return 1
+        return self._processes
 
     def submit(self, *args: Any, **kwargs: Any) -> "Future[Outcome]":
         """A training that is under way; the arguments are those of `Trainer`."""
-        return self.executor.submit(self.call, *args, **kwargs)
+        if self.n > 1 and self.executor is not None:
+            try:
+                return self.executor.submit(attempt, *args, **kwargs)
+            except BrokenProcessPool:
+                self.lose()
+        return Here().submit(self.trainer, *args, **kwargs)
+
+    def result(self, future: "Future[Outcome]", again: "Callable[[], Future[Outcome]]") -> Outcome:
+        """What came of a training, which is done again where its process was killed."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            self.lose()
+            return again().result()
+
+    def lose(self) -> None:
+        """Does what follows in this process."""
+        if self.executor is not None:
+            _log.warning("What follows is trained in this process alone: %s", KILLED)
+        self.executor = None
 
 
 @contextmanager
@@ -64,12 +115,12 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
     torch.set_num_threads(1)
     try:
         if n == 1:
-            yield Workers(Here(), trainer, 1)
+            yield Workers(trainer)
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(n, mp_context=context, initializer=begin, initargs=(trainer,)) as pool:
             try:
-                yield Workers(pool, attempt, n)
+                yield Workers(trainer, pool, n)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

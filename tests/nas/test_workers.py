@@ -1,0 +1,67 @@
+import os
+import signal
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import pytest
+
+from quickstudy.nas.hunt import PROCESSES, Budget
+from quickstudy.nas.trainer import Outcome, Trainer
+from quickstudy.nas.workers import Here, Workers, cores, ready, workers
+
+
+@dataclass(frozen=True)
+class Where(Trainer):
+    """Says in which process it is; told to, it dies like one that the system kills."""
+
+    space: None = None
+
+    def __call__(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        if architecture == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Outcome(None, 0.0, os.getpid())
+
+
+class Late(Here):
+    """Its processes are not up."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        return Future()
+
+
+def test_trainings_are_done_here_until_the_processes_are_up():
+    pool = Workers(Where(), Late(), 2)
+    assert pool.n == 1
+    assert pool.submit(None, None, seed=0).result().steps == os.getpid()
+    pool._waiting[0].set_result(None)
+    assert pool.n == 1
+    pool._waiting[1].set_result(None)
+    assert pool.n == 2
+    assert not pool.submit(None, None, seed=0).done()
+
+
+def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_here(caplog):
+    with workers(Where(), 2) as pool:
+        for future in pool._waiting:
+            future.result()
+        assert pool.submit(None, None, seed=0).result().steps != os.getpid()
+        with pytest.raises(BrokenProcessPool):
+            pool.submit("deadly", None, seed=0).result()
+        assert pool.submit(None, None, seed=0).result().steps == os.getpid()
+        assert pool.n == 1
+    assert "--workers 1" in caplog.text
+
+
+def test_a_result_whose_process_was_killed_is_found_again_here():
+    pool, lost = Workers(Where()), Future()
+    lost.set_exception(BrokenProcessPool())
+    assert pool.result(lost, lambda: pool.submit(None, None, seed=0)).steps == os.getpid()
+
+
+def test_processes_are_started_where_the_seconds_are_worth_it():
+    assert Budget(seconds=PROCESSES, workers=2).processes == 2
+    assert Budget(seconds=PROCESSES - 1, workers=2).processes == 1
+    assert Budget(seconds=None, trials=3, workers=2).processes == 2
+    assert 1 <= cores() <= os.cpu_count()
+    assert ready() is None
