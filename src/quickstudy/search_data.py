@@ -118,7 +118,8 @@ def summary(
 ) -> SearchReport:
     """What the report says."""
     limits, cost = result.limits, result.cost
-    chosen = [one.architecture for one in result.tried].index(result.architecture)
+    tried = [one for one in result.tried if one.fits]
+    chosen = [one.architecture for one in tried].index(result.architecture)
     final = {architecture: share.percent for architecture, share in result.finalists}
     labels = torch.bincount(data.task.support.y[0], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
@@ -149,7 +150,7 @@ def summary(
                 one.latency,
                 1.0 if one.architecture in final else ETA ** (len(one.accuracies) - RUNGS - 1),
             )
-            for i, one in enumerate(result.tried)
+            for i, one in enumerate(tried)
         ),
         chosen=chosen,
         confusion=result.confusion,

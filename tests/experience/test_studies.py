@@ -209,8 +209,10 @@ def test_a_trial_of_another_machine_is_run_again_when_its_heart_stops(tmp_path, 
         database.close()
         assert record.next(Near(), TASK, SPACE).choice == lost.choice
         assert record.next(Near(), TASK, SPACE).choice not in (lost.choice, kept.choice)
-        record.finish(lost.number, 0.5)  # it only seemed to be gone
+        record.report(lost.number, 1, 0.25)  # it only seemed to be gone
+        record.finish(lost.number, 0.5)
         assert Trial(lost.choice, 0.5) in record.trials()
+        assert record.history()[-1].reports == {1: 0.25}
 
 
 def test_hearts_beat_as_long_as_trials_are_open(tmp_path):
@@ -325,6 +327,12 @@ def test_a_proposer_that_raises_leaves_no_trial_behind():
         assert record.trials() == []
 
 
+def test_a_study_keeps_to_what_was_settled_first(tmp_path):
+    for value in (50, 60):
+        with Record.open(tmp_path / "studies.db", TASK, parameters()) as record:
+            assert record.settle("steps", value) == 50
+
+
 def test_a_trial_is_ended_once():
     with Record.open(None, TASK, parameters()) as record:
         ticket = record.next(Near(), TASK, SPACE)
@@ -353,7 +361,7 @@ def test_the_sampler_serves_optunas_own_loop():
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (parameters(space="toy/2"), r"is of the space toy/1, not toy/2: .* Choose another name or storage\."),
+        (parameters(space="toy/2"), r"is of the space toy/1, not toy/2: .* Choose another storage"),
         (parameters(digest="77aa"), r"is of a version of toy/1 with the digest 4f2a, not 77aa: "),
     ],
     ids=["space", "digest"],
@@ -368,7 +376,7 @@ def test_a_study_of_another_space_is_refused_and_both_are_named(tmp_path, other,
 def test_a_study_of_another_objective_is_refused(tmp_path):
     storage = connect(tmp_path / "studies.db")
     open_study(storage, TASK, parameters(), about={"objective": "accuracy"})
-    with pytest.raises(StudyError, match=r"was made with objective='accuracy', not 'accuracy - 0\.1 log parameters'"):
+    with pytest.raises(StudyError, match=r"was made with the objective accuracy, not accuracy - 0\.1 log parameters: "):
         open_study(storage, TASK, parameters(), about={"objective": "accuracy - 0.1 log parameters"})
     with pytest.raises(StudyError, match="the study 'digits in toy/1' is of the task digits, not letters"):
         open_study(storage, TaskDescription("letters"), parameters(), name="digits in toy/1")

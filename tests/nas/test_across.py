@@ -102,6 +102,10 @@ def test_a_search_across_tasks_goes_on_from_its_storage_and_refuses_another(foun
     assert [(a.architecture, a.value) for a in found.tried] == [(a.architecture, a.value) for a in rest.tried]
     with pytest.raises(StudyError, match="steps a task"):
         run(storage=tmp_path / "studies.db", schedule=Schedule(steps=5))
+    with pytest.raises(StudyError, match="seed 0, not 1"):
+        run(storage=tmp_path / "studies.db", seed=1)
+    with pytest.raises(StudyError, match="digest of the tasks"):
+        run(source(seed=1), storage=tmp_path / "studies.db")
 
 
 def test_a_comparison_ends_with_its_seconds_but_not_before_it_has_five_tasks(monkeypatch):

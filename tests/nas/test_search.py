@@ -74,10 +74,63 @@ def test_a_search_that_goes_on_under_narrower_limits_ends_on_what_keeps_to_them(
     assert all(narrow.allows(count(rest.space, architecture)) for architecture, _ in rest.finalists)
 
 
-def test_a_study_of_other_inputs_is_refused(tmp_path):
+def test_a_search_that_was_killed_in_the_middle_of_a_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        pass
+
+    def train(self, architecture, schedule, **options):
+        if schedule.steps == 4 * ETA:  # the second rung of a trial
+            raise KilledError
+        return sound(self, architecture, schedule, **options)
+
+    sound, whole = OnOneTask.__call__, run()
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    with pytest.raises(KilledError):
+        run(storage=tmp_path / "studies.db")
+    monkeypatch.setattr(OnOneTask, "__call__", sound)
+    rest = run(storage=tmp_path / "studies.db")
+    assert [(one.architecture, one.value, one.accuracies) for one in whole.tried] == [
+        (one.architecture, one.value, one.accuracies) for one in rest.tried
+    ]
+    assert whole.expected == rest.expected
+
+
+def test_a_search_that_goes_on_keeps_to_the_steps_that_it_began_with(tmp_path):
+    run(budget=replace(FEW, trials=1), storage=tmp_path / "studies.db")
+    rest = run(budget=replace(FEW, steps=9), storage=tmp_path / "studies.db")
+    assert rest.settings["first rung"] == "4 steps"
+
+
+def test_what_breaks_the_limits_of_today_steers_no_search(tmp_path):
+    wide = run(budget=replace(FEW, steps=30), limits=Limits(max_params=1500), storage=tmp_path / "studies.db")
+    seen = []
+    narrow = Limits(max_params=min(one.cost.parameters for one in wide.tried))
+    budget = replace(FEW, trials=6)
+    rest = run(budget=budget, limits=narrow, storage=tmp_path / "studies.db", on_progress=seen.append)
+    fitting = [one for one in rest.tried if narrow.allows(one.cost)]
+    assert [one for one in rest.tried if one.fits] == fitting
+    assert len(rest.tried) == 6 > len(fitting)
+    assert {architecture for architecture, *_ in rest.front()} <= {one.architecture for one in fitting}
+    assert seen[-1].best == max(one.value for one in fitting if one.value is not None)
+
+
+def other_labels() -> Task:
+    task = toy()
+    return replace(task, support=Examples(task.support.x, task.support.y.flip(1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"task": toy(size=8)}, r"was made with the shape \[1, 6, 6\], not \[1, 8, 8\]"),
+        ({"task": other_labels()}, "was made with the digest of the examples"),
+        ({"seed": 1}, "was made with the seed 0, not 1: .* Choose another storage"),
+    ],
+)
+def test_a_study_of_other_examples_or_of_another_seed_is_refused(tmp_path, options, said):
     run(storage=tmp_path / "studies.db")
-    with pytest.raises(StudyError, match="digest"):
-        run(toy(size=8), storage=tmp_path / "studies.db")
+    with pytest.raises(StudyError, match=said):
+        run(storage=tmp_path / "studies.db", **options)
 
 
 def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch):
@@ -165,6 +218,8 @@ def test_tasks_that_are_not_one_task_of_classification_are_refused():
     y = task.support.y[..., None].float()
     with pytest.raises(ShapeError, match="regression"):
         run(Task(Examples(task.support.x, y), Examples(task.query.x, y), None))
+    with pytest.raises(ShapeError, match=r"as large as 1e\+38, .* Divide them"):
+        run(replace(task, support=Examples(task.support.x * 0 + 1e38, task.support.y)))
     with pytest.raises(ShapeError, match="not finite"):
         run(replace(task, support=Examples(task.support.x * torch.inf, task.support.y)))
 

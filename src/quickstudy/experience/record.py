@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +78,7 @@ class Record(Generic[C]):
         self.study, self.parameters, self.seed = study, parameters, seed
         self._base: BaseStorage = getattr(study._storage, "_backend", study._storage)
         self._where = where(self._base)
-        self._open = dict[int, "optuna.Trial"]()
+        self._open, self._reports = dict[int, "optuna.Trial"](), dict[int, dict[int, float]]()
         self._pulse = Pulse(self._base)
         self._disconnects = False
 
@@ -163,13 +164,27 @@ class Record(Generic[C]):
                         trial_id = began.pop()
                         self._pulse.end(trial_id)
                         interrupt(self.study, trial_id)
-        self._open[trial.number] = trial
+        self._open[trial.number], self._reports[trial.number] = trial, {}
         return Ticket(trial.number, self.parameters.decode(trial.params), sampler.attempt)
+
+    def settle(self, key: str, value: object) -> object:
+        """What all processes of a study keep to, a plain value: the one it has, or else this one.
+
+        Where two make the study at the same moment, both have the later one's as soon as they ask again.
+        """
+        with plain_errors(self._where), quiet():
+            if key not in self.study.user_attrs:
+                self.study.set_user_attr(key, value)
+            return self.study.user_attrs[key]
 
     def report(self, number: int, step: int, value: float) -> None:
         """Writes down a value on the way, at a fidelity that `step` counts."""
-        with plain_errors(self._where), quiet():
-            self._trial(number).report(value, step)
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        trial = self._trial(number)
+        self._reports[number][step] = value
+        with plain_errors(self._where), quiet(), suppress(UpdateFinishedTrialError):  # given up: `_end` adds them
+            trial.report(value, step)
 
     def finish(
         self, number: int, value: float, *, seconds: float = 0.0, attributes: Mapping[str, object] | None = None
@@ -253,10 +268,11 @@ class Record(Generic[C]):
                         params=trial.params,
                         distributions=trial.distributions,
                         user_attrs=dict(attributes),
+                        intermediate_values=self._reports[number],
                     )
                 )
         self._pulse.end(trial._trial_id)
-        del self._open[number]
+        del self._open[number], self._reports[number]
 
 
 class Pulse:

@@ -31,6 +31,8 @@ PATIENCE = 60.0
 """Seconds to wait for another process that writes to the same SQLite file."""
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install, by what is imported."""
+ANEW = "Choose another storage (--storage, or --out where it holds the studies), or another name."
+"""The remedy where a study is of something else."""
 ATTEMPTS = 4
 """How often tables are made that another process may be making."""
 _log = logging.getLogger(__name__)
@@ -151,7 +153,8 @@ def open_study(
         task: What is known of the task. A study that exists keeps what was known when it was made, but for an
             embedding by another encoder, or by none that is known: this one's takes its place.
         parameters: Of the space.
-        about: What else an outcome depends on, in plain values: `shape`, `classes`, `objective` ...
+        about: What else an outcome depends on, in plain values: `shape`, `classes`, `objective` ... Where several
+            differ, the first is named.
         name: Of the study; `TASK in SPACE` by default.
 
     Raises:
@@ -190,20 +193,18 @@ def open_study(
             for key, value in there.items():
                 study.set_user_attr(key, value)
     for what, found, asked in (
-        ("the space", there["space"], parameters.space),
-        (f"a version of {parameters.space} with the digest", there["digest"], parameters.digest),
-        ("the task", there["task"], task.name),
+        ("is of the space", there["space"], parameters.space),
+        ("is of the task", there["task"], task.name),
+        *(
+            (f"was made with the {key}", there["about"].get(key), stated.get(key))
+            for key in dict.fromkeys((*stated, *there["about"]))
+        ),
+        (f"is of a version of {parameters.space} with the digest", there["digest"], parameters.digest),
     ):
         if found != asked:
             raise StudyError(
-                f"the study {name!r} is of {what} {found}, not {asked}: outcomes of one say nothing certain of the "
-                f"other. Choose another name or storage."
-            )
-    for key in sorted(set(stated) | set(there["about"])):
-        if stated.get(key) != there["about"].get(key):
-            raise StudyError(
-                f"the study {name!r} was made with {key}={there['about'].get(key)!r}, not {stated.get(key)!r}. "
-                f"Choose another name or storage."
+                f"the study {name!r} {what} {found}, not {asked}: outcomes of one say nothing certain of the other. "
+                f"{ANEW}"
             )
     if task.encoder is not None and task.encoder != there.get("encoder"):
         with plain_errors(where(base)), quiet():

@@ -155,7 +155,8 @@ def search_across(
         NothingFitsError: Where no architecture keeps to the limits.
         ShapeError: Where tasks are of regression, or differ in shape or number of classes.
         OutcomeError: Where no training succeeded.
-        StudyError: Where the storage cannot be used, or holds another source by this name.
+        StudyError: Where the storage cannot be used, or holds another source by this name, or this one with another
+            seed and so other tasks.
 
     Example:
         >>> import torch
@@ -193,7 +194,13 @@ def search_across(
         budget=replace(hunting, steps=steps),
         schedule=schedule,
         storage=storage,
-        about={"objective": OBJECTIVE, "examples": len(y), "steps a task": schedule.steps},
+        about={
+            "objective": OBJECTIVE,
+            "examples": len(y),
+            "steps a task": schedule.steps,
+            "seed": seed,
+            "digest of the tasks": numbered.digest,
+        },
         seed=seed,
         start=start,
         on_progress=on_progress,

@@ -95,10 +95,11 @@ class BayesianSearch(Proposer[Architecture, Space]):
             return [known.architectures[i] for i in left[order[:n]].tolist()]
         chosen = self.shortlist(known, left, task, trials, space, n, generator)
         process = self.fit(known, at, values)
+        within = [trial.value for trial in trials if trial.value is not None and space.has(trial.choice)]
         found = propose(
             process.candidates(known.features[chosen], prior_mean=None if known.mean is None else known.mean[chosen]),
             n,
-            best=float(values.max()),
+            best=max(within, default=float(values.min())),
             exploration=self.exploration,
         )
         return [known.architectures[i] for i in chosen[found].tolist()]

@@ -1,5 +1,6 @@
 """A search under way: proposals, short trainings, longer ones for the best, and the record of it all."""
 
+import hashlib
 import math
 import statistics
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from torch import Generator
 
 from quickstudy.errors import OutcomeError
-from quickstudy.experience.entries import Entry
+from quickstudy.experience.entries import Entry, counted
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
@@ -51,6 +52,8 @@ CUT = "no time left: give the search more seconds"
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
+FIRST_RUNG = "steps of the first rung"
+"""The attribute of a study."""
 RIGHT, LATENCY, AT = "right", "latency ms", "at"
 """Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end."""
 
@@ -70,7 +73,7 @@ class Budget:
     workers: int = 1
     """Processes that train side by side, of one thread each."""
     steps: int | None = None
-    """Of the shortest training; None lets the seconds decide."""
+    """Of the shortest training; None lets the seconds decide. A search that goes on keeps to those it began with."""
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.trials is None:
@@ -108,6 +111,8 @@ class Tried:
     """Milliseconds of one prediction on one thread of this machine, before training."""
     why: str | None = None
     """Of a failure."""
+    fits: bool = True
+    """Whether it keeps to the limits; what was tried before the limits became narrower may not."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Progress:
     @classmethod
     def of(cls, stage: str, tried: Sequence[Tried], *, start: float, budget: Budget) -> "Progress":
         """Where a search is that began at a time of `time.perf_counter`."""
-        best = max((one.value for one in tried if one.value is not None), default=None)
+        best = max((one.value for one in tried if one.value is not None and one.fits), default=None)
         return cls(stage, len(tried), best, time.perf_counter() - start, budget)
 
 
@@ -223,11 +228,18 @@ class Hunt:
     on_progress: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
-        self.succeeded = any(entry.state == "finished" for entry in self.record.history())
+        self.succeeded = any(entry.state == "finished" for entry in self.fitting())
         """Whether there is something to end on: the first training may take all the seconds."""
         self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
         self.steps = self.shortest()
+        self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
+
+    def settled(self) -> int:
+        """Steps of the first rung: those of the study, once it has any, for trainings of one length are compared."""
+        found = self.record.settle(FIRST_RUNG, self.steps)
+        assert isinstance(found, int)
+        return found
 
     def shortest(self) -> int:
         """Steps of the first rung: as many as the budget's seconds allow, within a factor of two."""
@@ -252,9 +264,27 @@ class Hunt:
         """Says where the search is."""
         self.on_progress(Progress.of(stage, self.tried(), start=self.start, budget=self.budget))
 
+    def counted(self) -> list[Entry[Architecture]]:
+        """The trials of every process, those before an interruption too, without what was interrupted."""
+        return counted(self.record.history())
+
+    def fitting(self) -> list[Entry[Architecture]]:
+        """Those of them that keep to the limits, which may be others than they were tried under."""
+        return [entry for entry in self.counted() if self.fits(entry)]
+
+    def fits(self, entry: Entry[Architecture]) -> bool:
+        """Whether a trial keeps to the limits."""
+        most = self.limits.max_latency
+        quick = most is None or number(entry, LATENCY) <= most
+        return quick and self.limits.allows(self.cost(entry.choice))
+
     def tried(self) -> list[Tried]:
         """All that has ended, in every process and before an interruption."""
-        return [read(entry, self.cost(entry.choice)) for entry in self.record.history() if entry.state in ENDED]
+        return [
+            read(entry, self.cost(entry.choice), fits=self.fits(entry))
+            for entry in self.counted()
+            if entry.state in ENDED
+        ]
 
     def run(self, pool: Workers) -> None:
         """Tries architectures until what the budget has for that is spent."""
@@ -279,8 +309,9 @@ class Hunt:
 
     def begin(self) -> Running | None:
         """The next trial; None where the budget allows no other, or the space has none."""
+        self.steps = self.settled()  # of two processes that made the study together, the later has the say
         while self.left(SEARCHED if self.succeeded else LATEST) > 0:
-            if self.budget.trials is not None and len(self.record.history()) >= self.budget.trials:
+            if self.budget.trials is not None and len(self.counted()) >= self.budget.trials:
                 return None
             ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.within.has)
             if ticket is None:
@@ -306,7 +337,7 @@ class Hunt:
         schedule = replace(self.schedule, steps=self.steps * ETA ** len(trial.accuracies))
         part = LATEST if self.succeeded else 1.0
         deadline = None if self.budget.seconds is None else self.start + part * self.budget.seconds
-        return pool.submit(trial.architecture, schedule, seed=self.seed + trial.number, deadline=deadline)
+        return pool.submit(trial.architecture, schedule, seed=seed_of(self.seed, trial.architecture), deadline=deadline)
 
     def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
         """Writes down a training, and ends the trial unless it is among the best third so far."""
@@ -323,7 +354,7 @@ class Hunt:
         )
         rung = len(trial.accuracies)
         self.record.report(trial.number, rung, outcome.accuracy.percent)
-        values = [entry.reports[rung] for entry in self.record.history() if rung in entry.reports]
+        values = [entry.reports[rung] for entry in self.fitting() if rung in entry.reports]
         better = sum(value > outcome.accuracy.percent for value in values)
         takes = self.pace.seconds(self.cost(trial.architecture), self.steps * ETA**rung)
         if rung < RUNGS and better < max(1, len(values) // ETA) and takes < self.left(LATEST):
@@ -346,7 +377,7 @@ class Hunt:
 
     def extrapolated(self, percent: float, rung: int) -> float:
         """The accuracy after the last rung: of the errors as many are left as of those that went on, geometrically."""
-        reports = [entry.reports for entry in self.record.history()]
+        reports = [entry.reports for entry in self.fitting()]
         left = [
             math.log((100 - each[RUNGS] + SMALLEST) / (100 - each[rung] + SMALLEST))
             for each in reports
@@ -360,14 +391,10 @@ class Hunt:
         Raises:
             OutcomeError: Where there is none.
         """
-        most = math.inf if self.limits.max_latency is None else self.limits.max_latency
-        fitting = [
-            one
-            for one in self.tried()
-            if one.value is not None and self.limits.allows(one.cost) and one.latency <= most
-        ]
+        tried = self.tried()
+        fitting = [one for one in tried if one.value is not None and one.fits]
         if not fitting:
-            raise nothing_succeeded([entry.why for entry in self.record.history()])
+            raise nothing_succeeded([one.why for one in tried])
         found = dict[Architecture, Tried]()
         for one in sorted(fitting, key=lambda one: -(one.value or 0.0)):
             found.setdefault(one.architecture, one)
@@ -403,7 +430,8 @@ class Hunt:
         steps = self.steps * ETA ** (len(one.accuracies) - 1)
         if outcome.complete or outcome.accuracy is None or outcome.steps >= steps:
             return outcome
-        again = pool.submit(one.architecture, replace(self.schedule, steps=steps), seed=self.seed, keep=keep)
+        schedule, seed = replace(self.schedule, steps=steps), seed_of(self.seed, one.architecture)
+        again = pool.submit(one.architecture, schedule, seed=seed, keep=keep)
         return replace(again.result(), complete=False)
 
 
@@ -414,11 +442,16 @@ def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
     return OutcomeError(f"no training succeeded in the time given. Give more seconds, or wider limits.{why}")
 
 
-def read(entry: Entry[Architecture], cost: Cost) -> Tried:
+def seed_of(seed: int, architecture: Architecture) -> int:
+    """The seed of an architecture's trainings: the same whenever, and after whatever interruption, it is tried."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {architecture}".encode()).digest()[:4], "big")
+
+
+def read(entry: Entry[Architecture], cost: Cost, *, fits: bool) -> Tried:
     """A trial as the study holds it."""
     shares = tuple(Share(right, n) for right, n in entry.attributes.get(RIGHT, ()))  # type: ignore[attr-defined]
     at, latency = number(entry, AT), number(entry, LATENCY)
-    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why)
+    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why, fits)
 
 
 def number(entry: Entry[Architecture], name: str) -> float:

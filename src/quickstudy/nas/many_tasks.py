@@ -9,7 +9,7 @@ from quickstudy.errors import ShapeError
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule
-from quickstudy.nas.trainer import OnOneTask, Outcome, Trainer, TrainingSet, real
+from quickstudy.nas.trainer import OnOneTask, Outcome, Trainer, TrainingSet, digest, real
 from quickstudy.tasks.task import Task, TaskSource
 from quickstudy.training.proportion import Share
 
@@ -27,6 +27,12 @@ class Numbered:
     test: TaskSource
     """Where tasks from `FRESH` on come from."""
     seed: int
+
+    @property
+    def digest(self) -> str:
+        """Of the first task of each kind, by which another source is known."""
+        sets = [part for i in (0, FURTHER, FRESH) for part in (self[i].support, self[i].query)]
+        return digest(*(tensor for part in sets for tensor in real(part)))
 
     def __getitem__(self, number: int) -> Task:
         """One task, as a batch of one.

@@ -26,6 +26,8 @@ from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
 OBJECTIVE = "validation accuracy %"
+LARGEST = 1e30
+"""Of an input: sums of many are finite."""
 PRIOR = Path(__file__).parents[1] / "priors" / "tiny"
 
 
@@ -56,7 +58,7 @@ class SearchResult:
     """Where the seconds were over before the final training had all its steps: how many it had."""
 
     def front(self, cost: str = "parameters") -> list[tuple[Architecture, float, float]]:
-        """Architecture, cost and accuracy of those that nothing beats in both, the cheapest first.
+        """Architecture, cost and accuracy of those within the limits that nothing beats in both, the cheapest first.
 
         Args:
             cost: `parameters`, `multiply_adds`, `peak_memory` or `latency`.
@@ -65,7 +67,7 @@ class SearchResult:
         known = []
         for one in self.tried:
             price = one.latency if cost == "latency" else getattr(one.cost, cost)
-            if one.value is not None:
+            if one.value is not None and one.fits:
                 known.append((one.architecture, float(price), final.get(one.architecture, one.value)))
         return front(known, cost=lambda one: one[1], value=lambda one: one[2])
 
@@ -103,8 +105,8 @@ def search(
         limits: What the network may cost. No network that breaks one is trained.
         prior: What earlier tasks taught; None is the prior that comes with quickstudy.
         proposer: What to try, instead of Bayesian search around the prior: `BayesianSearch()` knows nothing.
-        storage: Where trials are kept, a file of SQLite or a URL; a search that was interrupted goes on from there, and
-            several may share it. None keeps them in memory.
+        storage: Where trials are kept, a file of SQLite or a URL; a search of the same examples with the same seed goes
+            on from there, and several may share it. None keeps them in memory.
         name: Of the task, in the storage.
         schedule: Batch and rates of each training; its steps follow from the budget.
         seed: Of all randomness. The clock decides how many trials there are: only searches by trials repeat exactly.
@@ -113,9 +115,11 @@ def search(
     Raises:
         NothingFitsError: Where no architecture keeps to the limits; the message says the smallest there is.
         TooFewExamplesError: Where a class has only one example.
-        ShapeError: Where the task is not one of classification, or not a batch of one, or an input is not finite.
+        ShapeError: Where the task is not one of classification, or not a batch of one, or an input is not finite, or
+            so large that sums are not.
         OutcomeError: Where no training succeeded.
-        StudyError: Where the storage cannot be used, or holds another task by this name.
+        StudyError: Where the storage cannot be used, or holds another task by this name, or this one with another seed
+            and so other validation examples.
 
     Example:
         >>> import torch
@@ -149,7 +153,7 @@ def search(
         budget=budget,
         schedule=schedule,
         storage=storage,
-        about={"objective": OBJECTIVE, "examples": len(data.y)},
+        about={"objective": OBJECTIVE, "examples": len(data.y), "seed": seed, "digest of the examples": data.digest},
         seed=seed,
         start=start,
         on_progress=on_progress,
@@ -208,6 +212,11 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
     if not bool(x.isfinite().all()):
         raise ShapeError(
             "an input of the support set is not finite. Leave such examples out, or fill in what is missing."
+        )
+    if bool((x.abs() > LARGEST).any()):
+        raise ShapeError(
+            f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and sums of such are not finite in float32. "
+            "Divide them by a constant."
         )
     return Tiny(shape=tuple(x.shape[1:]), n_classes=task.n_way), TrainingSet.of(x, y, n_classes=task.n_way, seed=seed)
 

@@ -1,5 +1,6 @@
 """Training the members of Tiny, and judging them."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -54,6 +55,11 @@ class TrainingSet:
         chosen = torch.zeros(len(y), dtype=torch.bool)
         chosen[torch.cat(aside)] = True
         return cls(x[~chosen], y[~chosen], x[chosen], y[chosen])
+
+    @property
+    def digest(self) -> str:
+        """Of all examples, and of which are for what."""
+        return digest(self.x, self.y, self.x_validation, self.y_validation)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,22 @@ class OnOneTask(Trainer):
         share = Share(right, len(data.y_validation))
         weights = network.state_dict() if keep else None
         return Outcome(share, done.seconds, done.steps, weights=weights, complete=done.complete)
+
+
+def digest(*tensors: Tensor) -> str:
+    """Of values and shapes; equal where they are.
+
+    Example:
+        >>> import torch
+        >>> from quickstudy.nas.trainer import digest
+        >>> digest(torch.arange(6)) == digest(torch.arange(6)), digest(torch.arange(6)) == digest(torch.zeros(6))
+        (True, False)
+    """
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()[:16]
 
 
 def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) -> nn.Sequential:
