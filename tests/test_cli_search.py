@@ -110,6 +110,7 @@ def test_what_makes_no_search_is_told(quickstudy, tmp_path, arguments, said):
     assert code != 0
     assert said in re.sub(r"[│ ]+", " ", errors)
     assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
 
 
 def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path):

@@ -10,7 +10,7 @@ from rich.table import Table
 from quickstudy.cli.across import Kind, search_many
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.priors import from_prior
-from quickstudy.cli.terminal import bar, console, note, out_console, prepare, show, tell
+from quickstudy.cli.terminal import bar, console, note, out_console, prepared, show, tell
 from quickstudy.nas.across_files import CSV, JSON
 from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
@@ -109,42 +109,42 @@ def search(
     if across is not None:
         if data is not None:
             raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")
-        prepare(out, JSON, CSV, force=force)
         kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, skip_bad)
-        search_many(
-            kind, tasks=tasks or 100, budget=budget, limits=limits, prior=prior, out=out, storage=storage, seed=seed
-        )
+        with prepared(out, JSON, CSV, force=force):
+            search_many(
+                kind, tasks=tasks or 100, budget=budget, limits=limits, prior=prior, out=out, storage=storage, seed=seed
+            )
         return
     if data is None:
         raise typer.BadParameter("there is no data to search for. Give DATA, or --across and a source of tasks.")
     if colour or n_way or n_shot or n_query or tasks:
         raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
-    prepare(out, REPORT, ONNX, TABLE, force=force)
-    with bar(f"reading {data}") as update:
-        task = load_task(
-            data,
-            test=test,
-            seed=seed,
-            size=size,
-            skip_bad=skip_bad,
-            on_progress=lambda done, total: update(done, total, ""),
-        )
-    n, shape = task.task.support.n, "x".join(map(str, task.shape))
-    console.print(f"{n:,} examples of {shape} to learn from, {len(task.class_names)} classes; limits: {limits}")
-    known, proposer = from_prior(prior)
-    with bar("searching") as update:
-        found = search_data(
-            task,
-            out=out,
-            budget=budget,
-            limits=limits,
-            prior=known,
-            proposer=proposer,
-            storage=storage,
-            seed=seed,
-            on_progress=lambda seen: show(seen, update),
-            on_stage=lambda stage: update(1000, 1000, stage),
-        )
+    with prepared(out, REPORT, ONNX, TABLE, force=force):
+        with bar(f"reading {data}") as update:
+            task = load_task(
+                data,
+                test=test,
+                seed=seed,
+                size=size,
+                skip_bad=skip_bad,
+                on_progress=lambda done, total: update(done, total, ""),
+            )
+        n, shape = task.task.support.n, "x".join(map(str, task.shape))
+        console.print(f"{n:,} examples of {shape} to learn from, {len(task.class_names)} classes; limits: {limits}")
+        known, proposer = from_prior(prior)
+        with bar("searching") as update:
+            found = search_data(
+                task,
+                out=out,
+                budget=budget,
+                limits=limits,
+                prior=known,
+                proposer=proposer,
+                storage=storage,
+                seed=seed,
+                on_progress=lambda seen: show(seen, update),
+                on_stage=lambda stage: update(1000, 1000, stage),
+            )
     result = found.result
     rows = Table(show_header=False, box=None)
     rows.add_row("expected accuracy", f"{result.expected}, on the validation set that it was chosen by")

@@ -84,6 +84,19 @@ def prepare(out: Path, *results: str, force: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def prepared(out: Path, *results: str, force: bool) -> Iterator[None]:
+    """As `prepare`; a folder that it made goes again where what is done within fails before it wrote anything."""
+    there = out.exists()
+    prepare(out, *results, force=force)
+    try:
+        yield
+    except BaseException:
+        if not there and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
 def show(seen: SearchProgress, update: Callable[[int, int, str], None]) -> None:
     """Progress of a search."""
     seconds, trials = seen.budget.seconds or 1.0, seen.budget.trials
