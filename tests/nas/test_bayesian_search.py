@@ -11,6 +11,7 @@ from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.source import Rows
 
@@ -110,6 +111,21 @@ def test_outcomes_count_in_a_space_too_large_to_be_listed(monkeypatch: pytest.Mo
     trials = search(BayesianSearch(drawn=40), 30)
     assert len({trial.choice for trial in trials}) == 30
     assert max(trial.value or 0 for trial in trials) >= 6.5
+
+
+def test_what_is_not_in_the_space_is_nothing_to_improve_on(prior: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials, best = search(BayesianSearch(prior), 8), []
+
+    def propose(process: object, n: int, **options: float) -> torch.Tensor:
+        best.append(options["best"])
+        return torch.arange(n)
+
+    monkeypatch.setattr("quickstudy.nas.bayesian_search.propose", propose)
+    ordered = sorted((trial.choice for trial in trials), key=worth)
+    for out in ([], ordered[1:], ordered):
+        within = Limited(SPACE, lambda a, out=out: a not in out, [SPACE.architecture(["nor_conv_1x1"] * 6)])
+        BayesianSearch(prior).propose(TASK, trials, within, generator=Generator().manual_seed(0))
+    assert best == [worth(ordered[-1]), worth(ordered[0]), worth(ordered[0])]
 
 
 def test_each_task_is_known_by_its_own_embedding() -> None:

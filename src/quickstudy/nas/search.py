@@ -215,8 +215,8 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
         )
     if bool((x.abs() > LARGEST).any()):
         raise ShapeError(
-            f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and sums of such are not finite in float32. "
-            "Divide them by a constant."
+            f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and their sums are not finite "
+            "in float32. Divide them by a constant."
         )
     return Tiny(shape=tuple(x.shape[1:]), n_classes=task.n_way), TrainingSet.of(x, y, n_classes=task.n_way, seed=seed)
 
