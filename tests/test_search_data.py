@@ -84,5 +84,17 @@ def test_the_lines_of_python_in_the_report_run(found, arrays):
     assert names["answers"].tolist() == best.tolist()
 
 
+def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path):
+    reports = []
+    for most, trials in ((4000, 3), (1000, 6)):
+        budget, limits = Budget(seconds=None, trials=trials, steps=5), Limits(max_params=most)
+        found = search_data(load_task(arrays), out=tmp_path, budget=budget, limits=limits, proposer=RandomSearch())
+        reports.append(found.report)
+    wide, narrow = reports
+    assert max(one.parameters for one in wide.attempts) > 1000
+    assert all(one.parameters <= 1000 for one in narrow.attempts)
+    assert narrow.attempts[narrow.chosen].parameters == narrow.costs[0].found
+
+
 def test_few_validation_examples_are_told_of(found):
     assert any("validation examples" in warning for warning in found[0].report.warnings)

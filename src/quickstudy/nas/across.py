@@ -212,7 +212,8 @@ def search_across(
         if on_progress is not None:
             on_progress(Progress.of(stage, hunted.tried, start=start, budget=budget))
 
-    with workers(each, budget.processes) as pool:
+    left = None if seconds is None else max(1.0, start + seconds - time.perf_counter())
+    with workers(each, replace(budget, seconds=left).processes) as pool:
         comparison = Comparison(pool, schedule, tasks, tell)
         until = [None if seconds is None else start + part * seconds for part in (COMPARED, 1.0)]
         found = comparison.run("comparing", [one.architecture for one in candidates], FURTHER, until[0])

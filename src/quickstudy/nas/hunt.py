@@ -71,7 +71,7 @@ class Budget:
     trials: int | None = None
     """Architectures that are tried at most."""
     workers: int = 1
-    """Processes that train side by side, of one thread each."""
+    """Processes that train side by side, of one thread each; below 15 seconds it is this one alone."""
     steps: int | None = None
     """Of the shortest training; None lets the seconds decide. A search that goes on keeps to those it began with."""
 
