@@ -39,8 +39,8 @@ class GaussianProcess:
     prior, one Cholesky factor each, all in one batch; the best four are kept. Nothing is descended:
     it cannot diverge, needs no restarts, and knows how unsure it is of its settings when it has seen two values.
 
-    The posterior of many candidates makes no covariance of all of them. `botorch_model` hands the process to GPyTorch and
-    BoTorch.
+    The posterior of many candidates makes no covariance of all of them. `botorch_model` hands the process to GPyTorch
+    and BoTorch.
 
     References:
         Rasmussen and Williams, [Gaussian Processes for Machine Learning](https://gaussianprocess.org/gpml/), 2006,
