@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from quickstudy.nas.build import Limits
 from quickstudy.nas.hunt import Budget
 from quickstudy.nas.network import load_network
 from quickstudy.nas.train import answer
-from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data
+from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data, warnings
 from quickstudy.tasks.load_task import load_task
 
 
@@ -98,3 +99,9 @@ def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path)
 
 def test_few_validation_examples_are_told_of(found):
     assert any("validation examples" in warning for warning in found[0].report.warnings)
+
+
+def test_a_network_that_is_slower_than_it_was_when_it_was_tried_is_told(found, arrays):
+    slow = replace(found[0].result, limits=Limits(max_latency=1e-6))
+    assert warnings(load_task(arrays), slow, None)[0].startswith("Measured once more, a prediction takes")
+    assert not any("Measured" in one for one in warnings(load_task(arrays), found[0].result, None))

@@ -201,6 +201,12 @@ def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> 
     found = []
     if result.cut is not None:
         found.append(f"The final training had only {result.cut}, for the seconds were over. Give the search more.")
+    most = result.limits.max_latency
+    if most is not None and result.latency > most:
+        found.append(
+            f"Measured once more, a prediction takes {result.latency:.3g} ms, and the limit is {most:g} ms: what was "
+            "tried was faster when it was measured. Search again on a quiet machine."
+        )
     if result.expected.n < FEW:
         found.append(f"The choice was made by {result.expected.n} validation examples: small differences are noise.")
     if result.test is not None and neighbour is not None and neighbour.mean > result.test.percent:
