@@ -66,7 +66,7 @@ from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
 from quickstudy.nas.baselines.random_search import RandomSearch
-from quickstudy.nas.bayesian_search import BayesianSearch, Improve
+from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
@@ -159,30 +159,6 @@ class InOrder(Search):
         found = [architecture for architecture in self.best_first if architecture not in seen][:n]
         more = RandomSearch().propose(task, [*trials, *(Trial(a, None) for a in found)], space, generator=generator)
         return found or more
-
-
-class Improving(Search):
-    """Proposes what AON makes of the best so far.
-
-    Args:
-        improve: AON's.
-        described: The task, as the prior knows it.
-    """
-
-    def __init__(self, improve: Improve, described: TaskDescription) -> None:
-        self.improve, self.described = improve, described
-
-    def propose(
-        self,
-        task: TaskDescription,
-        trials: Sequence[Trial[Architecture]],
-        space: Space,
-        *,
-        n: int = 1,
-        generator: Generator,
-    ) -> list[Architecture]:
-        """The `n` that promise most."""
-        return self.improve(self.described, trials, space, n, generator)
 
 
 class Parzen(Search):
@@ -548,11 +524,10 @@ def by_search(live: Live, *, prior: SearchPrior | None = None, proposer: Search 
     return Ended(found.architecture, found.test.percent, len(found.tried), violated, found.seconds, own)
 
 
-def by_aon(live: Live, prior: SearchPrior) -> Ended:
-    """With AON's proposals, one after the other, and no surrogate of the task's own."""
-    propose = prior.improver()
-    assert propose is not None
-    return by_search(live, proposer=Improving(propose, prior.describe(live.task, live.target)))
+def by_aon(live: Live) -> Ended:
+    """With AON's proposals, and no surrogate of the task's own."""
+    prior = prior_of(live.target, COMPLETE)
+    return by_search(live, prior=prior, proposer=prior.aon_search())
 
 
 def by_training(live: Live, architecture: Architecture) -> Ended:
@@ -600,7 +575,7 @@ LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
     "quickstudy": lambda live: by_search(live, prior=prior_of(live.target, COMPLETE)),
     "quickstudy_without_aon": lambda live: by_search(live, prior=prior_of(live.target)),
     "quickstudy_without_task_embedding": lambda live: by_search(live, prior=prior_of(live.target, BLIND)),
-    "quickstudy_without_bayesian_optimisation": lambda live: by_aon(live, prior_of(live.target, COMPLETE)),
+    "quickstudy_without_bayesian_optimisation": by_aon,
     "quickstudy_without_prior": lambda live: by_search(live, proposer=BayesianSearch(None, drawn=256)),
     "random_halving": lambda live: by_search(live, proposer=RandomSearch()),
     "optuna_width_and_depth": lambda live: by_search(live, proposer=Parzen(["width", "depth"], plain_networks)),

@@ -10,6 +10,7 @@ from torch import Generator
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.architecture import Architecture, Value
+from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import NASBench201
@@ -100,7 +101,12 @@ def test_what_another_offers_is_among_the_candidates(prior: Prior) -> None:
     alike = [SPACE.architecture([operation] * 6) for operation in OPERATIONS]
     trials = [Trial(cell, worth(cell)) for cell in alike]
     offered = SPACE.architecture([*OPERATIONS, *OPERATIONS])  # no neighbour of any
-    for improve in (None, lambda task, trials, space, n, generator: [offered]):
+
+    class Offer(RandomSearch):
+        def propose(self, *args: object, **kwargs: object) -> list[Architecture]:  # type: ignore[override]
+            return [offered]
+
+    for improve in (None, Offer()):
         method = BayesianSearch(prior, drawn=1, improve=improve)
         found = method.propose(TASK, trials, SPACE, n=50, generator=Generator().manual_seed(0))
         assert (offered in found) == (improve is not None)

@@ -1,6 +1,6 @@
 """Bayesian optimisation over architectures, around what earlier tasks taught."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -17,8 +17,6 @@ from quickstudy.surrogates.gaussian_process import GaussianProcess
 from quickstudy.surrogates.guard import prior_weight
 from quickstudy.surrogates.scores import NormalScores
 
-Improve = Callable[[TaskDescription, Sequence[Trial[Architecture]], Space, int, Generator], list[Architecture]]
-"""So many members that may be better than what was tried: AON's."""
 REFERENCE = 2000
 """Members, drawn once, by which features and predictions are standardised."""
 NEAR = 5
@@ -52,7 +50,7 @@ class BayesianSearch(Proposer[Architecture, Space]):
         feedback: Whether outcomes count; else architectures are proposed in the order of the prior.
         exploration: Of standard deviations in the expected improvement; 1 is the textbook's.
         drawn: Candidates of each proposal, besides neighbours.
-        improve: Offers more of them.
+        improve: Offers more of them, as `AONSearch` does.
 
     References:
         White et al., [BANANAS](https://arxiv.org/abs/1910.11858), 2021, for Bayesian optimisation with a neural
@@ -67,7 +65,7 @@ class BayesianSearch(Proposer[Architecture, Space]):
         feedback: bool = True,
         exploration: float = 0.3,
         drawn: int = 2000,
-        improve: Improve | None = None,
+        improve: Proposer[Architecture, Space] | None = None,
     ) -> None:
         self.prior, self.guarded, self.feedback, self.exploration = prior, guarded, feedback, exploration
         self.drawn, self.improve = drawn, improve
@@ -123,7 +121,7 @@ class BayesianSearch(Proposer[Architecture, Space]):
         best = sorted((trial for trial in trials if space.has(trial.choice)), key=worth, reverse=True)[:NEAR]
         near = [other for trial in best for other in space.neighbours(trial.choice)]
         if self.improve is not None:
-            near += self.improve(task, trials, space, max(n, IMPROVED), generator)
+            near += self.improve.propose(task, trials, space, n=max(n, IMPROVED), generator=generator)
         found.append(known.numbers([other for other in near if other not in seen]))
         chosen: Tensor = torch.cat(found).unique()
         return chosen

@@ -103,7 +103,8 @@ def search(
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
         budget: Seconds, trials, processes.
         limits: What the network may cost. No network that breaks one is trained.
-        prior: What earlier tasks taught; None is the prior that comes with quickstudy.
+        prior: What earlier tasks taught; None is the prior that comes with quickstudy. A proposer of your own is only
+            told what it makes of the task.
         proposer: What to try, instead of Bayesian search around the prior: `BayesianSearch()` knows nothing.
         storage: Where trials are kept, a file of SQLite or a URL; a search of the same examples with the same seed goes
             on from there, and several may share it. None keeps them in memory.
@@ -139,15 +140,15 @@ def search(
     start = time.perf_counter()
     space, data = open_task(task, seed)
     trainer = OnOneTask(space, data)
-    described, known = TaskDescription(name), "a proposer of your own"
+    known = "a proposer of your own"
     if proposer is None:
         prior = prior or shipped_prior()
-        described, proposer = prior.describe(task, name), prior.proposer()
+        proposer = prior.proposer()
         tasks = prior.training.get("tasks")
         known = f"what {len(tasks)} earlier tasks taught" if tasks else "a prior of your own"
     hunted = hunt(
         trainer,
-        task=described,
+        task=TaskDescription(name) if prior is None else prior.describe(task, name),
         limits=limits,
         proposer=proposer,
         budget=budget,

@@ -1,6 +1,6 @@
 """What earlier tasks taught a search: AEN, AON and the task encoder, learned together and saved as one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,14 @@ from torch import Generator
 
 from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
 from quickstudy.errors import ShapeError
-from quickstudy.experience.trial import TaskDescription, Trial
+from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.aon import AON, AONSearch
 from quickstudy.nas.aon_training import CONSIDERED, learn_to_improve
-from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.facts import log_costs
 from quickstudy.nas.source import Rows
-from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
 from quickstudy.tasks.episodes import to_float
@@ -62,16 +60,13 @@ class SearchPrior:
 
     def proposer(self, *, drawn: int = DRAWN, guarded: bool = True, feedback: bool = True) -> BayesianSearch:
         """Bayesian search around AEN, with AON's candidates."""
-        return BayesianSearch(self.aen, drawn=drawn, guarded=guarded, feedback=feedback, improve=self.improver())
+        return BayesianSearch(self.aen, drawn=drawn, guarded=guarded, feedback=feedback, improve=self.aon_search())
 
-    def improver(
-        self,
-    ) -> Callable[[TaskDescription, Sequence[Trial[Architecture]], Space, int, Generator], list[Architecture]] | None:
-        """What `BayesianSearch` takes as `improve`."""
+    def aon_search(self) -> AONSearch | None:
+        """Search by AON alone, where there is one."""
         if self.aon is None:
             return None
-        search = AONSearch(self.aon, self.aen, costs=log_costs, starts=STARTS, considered=CONSIDERED)
-        return lambda task, trials, space, n, generator: search.propose(task, trials, space, n=n, generator=generator)
+        return AONSearch(self.aon, self.aen, costs=log_costs, starts=STARTS, considered=CONSIDERED)
 
 
 def learn_search_prior(
