@@ -152,7 +152,8 @@ def test_the_interval_of_values_is_that_of_the_posterior_and_the_noise(trials):
     low, high = process.candidates(x).interval(0.9)
     mean, std = process.posterior(x)
     assert torch.allclose((low + high) / 2, mean)
-    assert torch.allclose((high - low) / 2, 1.6448536 * (std.square() + process.noise**2).sqrt())
+    noise = (process.weights * process.variance * process.settings[:, 2]).sum() * process.units.value_scale**2
+    assert torch.allclose((high - low) / 2, 1.6448536 * (std.square() + noise).sqrt())
 
 
 def test_a_reference_keeps_a_few_trials_from_setting_the_scale():

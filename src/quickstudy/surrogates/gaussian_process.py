@@ -160,12 +160,6 @@ class GaussianProcess:
         variance = (own - white.square().sum(1)).clamp_min(1e-12)
         return Candidates(self, z, m, white, mean, variance)
 
-    @property
-    def noise(self) -> float:
-        """Standard deviation of a value about its noiseless one; of its score where values are ranks."""
-        mean = (self.weights * self.variance * self.settings[:, 2]).sum().sqrt()
-        return float(mean) * self.units.value_scale
-
 
 @dataclass(frozen=True)
 class Candidates:
