@@ -27,7 +27,7 @@ class Schedule:
     """How a network is trained: SGD with Nesterov's momentum, one cycle of its rate, complete for the number of steps.
 
     The rate rises linearly from zero to `lr` and falls along a cosine to zero; few steps are no beginning of many. The
-    default rate is high and the decay strong, which on short trainings of members of Tiny did better than AdamW.
+    default rate is high and the decay strong: trainings are short.
 
     Example:
         >>> from quickstudy.nas.train import Schedule
@@ -188,7 +188,7 @@ def after_standardising(network: nn.Module, x: Tensor) -> tuple[nn.Module, Tenso
 def products(network: nn.Module) -> Iterator[None]:
     """Within it, convolutions that see one pixel are matrix products of what lies in `channels_last`.
 
-    On a CPU, going forward and back through a small one takes a third to a half of the time of torch's convolution.
+    On a CPU a small one is faster so than torch's convolution.
     """
     found = [layer for layer in network.modules() if type(layer) is nn.Conv2d and is_product(layer)]
     for layer in found:
