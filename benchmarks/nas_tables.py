@@ -19,8 +19,9 @@ have the same right.
 
 `rank_transfer` after one trial is the best fixed architecture: the best of all that are known, by mean rank.
 `random_halving` spends its budget on two fidelities: of 16 random members that were trained for 12 epochs the best is
-trained for 200, so that a trial costs 1.96. What AEN learned is kept in benchmarks/checkpoints/nas_tables, so that
-methods and runs share it.
+trained for 200, so that a trial costs 1.96. `aon_alone` proposes what AON's walks end on, without a process of the
+task's own, and `bayesian_search_with_aon` has them among its candidates. What AEN and AON learned is kept in
+benchmarks/checkpoints/nas_tables, so that methods and runs share it.
 
 A method is one entry in METHODS.
 """
@@ -37,17 +38,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from result import HERE, Result
 from safetensors.torch import load_model, save_model
 from scipy.stats import t as student
-from torch import Generator
+from torch import Generator, nn
 
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
+from quickstudy.nas.aon import AON, AONSearch
+from quickstudy.nas.aon_training import learn_to_improve
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
@@ -59,6 +62,7 @@ from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.calibration import calibrate, strangers
+from quickstudy.nas.search_prior import ITERATIONS, WALKS
 from quickstudy.nas.source import Source
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import BRIEF_EPOCHS, EPOCHS, RUNS, Table, nasbench201, nasbenchgraph, seeded
@@ -67,30 +71,57 @@ Search = Proposer[Architecture, Space]
 Which = Literal["nasbench201", "nasbenchgraph"]
 
 PRIORS = HERE / "checkpoints" / "nas_tables"
-_PRIORS: dict[str, Prior] = {}
-"""Of each source, because several methods have the same one."""
+Module = TypeVar("Module", bound=nn.Module)
+_LEARNED: dict[str, nn.Module] = {}
+"""What was learned from each source, because several methods have the same one."""
 
 
 def prior_of(source: Source) -> Prior:
     """What AEN learns from the other data sets, calibrated by leaving each of them out."""
+
+    def train(prior: Prior) -> None:
+        generator = Generator().manual_seed(0)
+        learn(prior, source.rows)
+        calibrate(prior, source.rows, strangers(prior, source.rows, generator=generator), generator=generator)
+
+    return learned(Prior(source.space), key_of(source), train)
+
+
+def aon_search_of(source: Source) -> AONSearch:
+    """What AON learns there, from AENs to which one of those data sets is new."""
+    prior = prior_of(source)
+
+    def train(aon: AON) -> None:
+        generator = Generator().manual_seed(0)
+        others = strangers(prior, source.rows, generator=generator)
+        learn_to_improve(aon, prior, source.rows, others, iterations=ITERATIONS, walks=WALKS, generator=generator)
+
+    torch.manual_seed(0)
+    return AONSearch(learned(AON(source.space), f"{key_of(source)}-aon", train), prior)
+
+
+def key_of(source: Source) -> str:
+    """A digest of what there is to learn from."""
     digest = hashlib.sha256(f"calibrated {source.space.id}".encode())
     for rows in source.rows.values():
         digest.update(rows.values.numpy().tobytes() + "".join(map(str, rows.architectures)).encode())
-    key = digest.hexdigest()[:20]
-    if key not in _PRIORS:
-        prior, path = Prior(source.space), PRIORS / f"{key}.safetensors"
+    return digest.hexdigest()[:20]
+
+
+def learned(module: Module, key: str, train: Callable[[Module], None]) -> Module:
+    """The module as it was trained before, or trained now and kept."""
+    if key not in _LEARNED:
+        path = PRIORS / f"{key}.safetensors"
         if path.exists():
-            load_model(prior, path)
+            load_model(module, path)
         else:
-            learn(prior, source.rows)
-            generator = Generator().manual_seed(0)
-            calibrate(prior, source.rows, strangers(prior, source.rows, generator=generator), generator=generator)
+            train(module)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.tmp")
-            save_model(prior, str(partial))
+            save_model(module, str(partial))
             partial.replace(path)
-        _PRIORS[key] = prior.eval()
-    return _PRIORS[key]
+        _LEARNED[key] = module.eval()
+    return cast("Module", _LEARNED[key])
 
 
 METHODS: dict[str, Callable[[Source], Search]] = {
@@ -107,6 +138,8 @@ METHODS: dict[str, Callable[[Source], Search]] = {
     "random_forest_smoothed": lambda source: Forest(source, smoothed=True),
     "rank_transfer_whole_table": RankTransfer,
     "bayesian_search": lambda source: BayesianSearch(prior_of(source)),
+    "bayesian_search_with_aon": lambda source: BayesianSearch(prior_of(source), improve=aon_search_of(source)),
+    "aon_alone": aon_search_of,
     "bayesian_search_without_guard": lambda source: BayesianSearch(prior_of(source), guarded=False),
     "bayesian_search_without_feedback": lambda source: BayesianSearch(prior_of(source), feedback=False),
     "bayesian_search_without_aen": lambda source: BayesianSearch(None),
