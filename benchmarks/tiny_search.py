@@ -67,10 +67,10 @@ from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.bayesian_search import BayesianSearch
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import judge, open_task, search
 from quickstudy.nas.search_prior import (

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.network import load_network
 from quickstudy.nas.train import answer
 from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data, warnings

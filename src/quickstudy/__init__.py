@@ -17,8 +17,8 @@ from quickstudy.learners.prototypical_network import PrototypicalNetwork
 from quickstudy.learners.relation_network import RelationNetwork
 from quickstudy.learners.reptile import Reptile
 from quickstudy.nas.across import AcrossResult, search_across
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.network import Network, load_network, save_network
 from quickstudy.nas.search import SearchResult, search
 from quickstudy.nets.conv4 import Conv4, conv4_classifier

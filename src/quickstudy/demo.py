@@ -18,9 +18,9 @@ from quickstudy.learners.learner import Learner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import Prior, load, provenance, save
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
-from quickstudy.nas.hunt import Progress as SearchProgress
+from quickstudy.nas.tried import Progress as SearchProgress
 from quickstudy.priors import shipped, shipped_names
 from quickstudy.report import DemoReport, Score, StepCurve, TaskShown, TrainingCurve, render
 from quickstudy.search_data import REPORT, STUDIES, search_data

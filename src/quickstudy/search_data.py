@@ -17,15 +17,16 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import provenance
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.budget import ETA, RUNGS, Budget
 from quickstudy.nas.build import Limits
 from quickstudy.nas.drawing import draw
 from quickstudy.nas.export import OPSET, export_onnx
-from quickstudy.nas.hunt import ETA, RUNGS, Budget, Progress
 from quickstudy.nas.network import Network, save_network
 from quickstudy.nas.search import SearchResult, search
 from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.nas.trainer import real
+from quickstudy.nas.tried import Progress
 from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.tasks.load_task import NamedTask
 from quickstudy.tasks.task import Task

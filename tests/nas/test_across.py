@@ -7,8 +7,8 @@ from torch import Generator
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError
 from quickstudy.nas.across import CANDIDATES, LEAST, Comparison, search_across, worst, worst_interval
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.many_tasks import FURTHER, Numbered, OnNumberedTask
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule

@@ -8,8 +8,8 @@ from torch import Generator
 from quickstudy.nas.across import AcrossResult, Compared, worst
 from quickstudy.nas.across_files import save_across
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.hunt import Tried
 from quickstudy.nas.tiny import Tiny
+from quickstudy.nas.tried import Tried
 from quickstudy.training.evaluate import Evaluation
 
 SPACE = Tiny(shape=(1, 6, 6), n_classes=2)

@@ -9,8 +9,8 @@ from quickstudy.errors import StudyError
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import count
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.nasbench201 import NASBench201
 from quickstudy.nas.own_studies import check_studies, learn_from_studies, order, read_studies
 from quickstudy.nas.parameters import parameters_of

@@ -9,8 +9,8 @@ from torch import Generator
 
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError, TooFewExamplesError
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.budget import ETA, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.hunt import ETA, RUNGS, Budget
 from quickstudy.nas.search import search
 from quickstudy.nas.train import Schedule, answer
 from quickstudy.nas.trainer import OnOneTask, Outcome

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from quickstudy.nas.hunt import PROCESSES, Budget
+from quickstudy.nas.budget import PROCESSES, Budget
 from quickstudy.nas.trainer import Outcome, Trainer
 from quickstudy.nas.workers import Here, Workers, cores, ready, workers
 

@@ -10,8 +10,8 @@ from quickstudy.cli.priors import from_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, show, tell
 from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, worst_interval
 from quickstudy.nas.across_files import CSV, JSON, save_across
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
 from quickstudy.search_data import STUDIES
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.episodes import Episodes

@@ -9,7 +9,7 @@ from rich.markup import escape
 from quickstudy.cli.options import a_seed, above_0
 from quickstudy.cli.terminal import bar, console, note, prepare, show, status, tell, watching
 from quickstudy.demo import LIMITS, add_search, run_demo
-from quickstudy.nas.hunt import Budget
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.workers import cores
 from quickstudy.report import DemoReport, Score
 from quickstudy.tasks.catalogue import load_splits

@@ -12,8 +12,8 @@ from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.priors import from_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, prepared, show, tell
 from quickstudy.nas.across_files import CSV, JSON
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.nas.hunt import Budget
 from quickstudy.nas.workers import cores
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
 from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES

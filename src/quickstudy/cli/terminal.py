@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from quickstudy.errors import OutputExistsError
-from quickstudy.nas.hunt import SEARCHED
-from quickstudy.nas.hunt import Progress as SearchProgress
+from quickstudy.nas.budget import SEARCHED
+from quickstudy.nas.tried import Progress as SearchProgress
 from quickstudy.training.history import Progress as TrainingProgress
 
 out_console = Console(highlight=False)

@@ -14,8 +14,9 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Cost, Limits
-from quickstudy.nas.hunt import Budget, Progress, Tried, hunt
+from quickstudy.nas.hunt import hunt
 from quickstudy.nas.many_tasks import FRESH, FURTHER, Numbered, OnManyTasks, OnNumberedTask
 from quickstudy.nas.pace import madds
 from quickstudy.nas.search import shipped_prior
@@ -24,6 +25,7 @@ from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome, real
+from quickstudy.nas.tried import Progress, Tried
 from quickstudy.nas.workers import Workers, workers
 from quickstudy.tasks.task import TaskSource
 from quickstudy.training.evaluate import Evaluation

@@ -19,6 +19,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.budget import ETA, LATEST, RUNGS, SEARCHED, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.pace import Latency, Pace
@@ -26,27 +27,18 @@ from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
 from quickstudy.nas.train import Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
+from quickstudy.nas.tried import AT, LATENCY, RIGHT, Progress, Tried, number, read
 from quickstudy.nas.workers import KILLED, Workers, workers
 from quickstudy.training.proportion import Share
 
-ETA = 3
-"""One in so many architectures goes on to the next rung, which has so many times the steps."""
-RUNGS = 2
-"""Rungs of a search; final training is one more."""
 STEPS = 100
 """Of the first rung, give or take a factor of two as the budget asks."""
-WISHED = 20
-"""Architectures that the search should be able to try."""
 FINALISTS = 2
 """Architectures that are trained to the end."""
-SEARCHED, LATEST = 0.55, 0.7
-"""The parts of the seconds after which no trial begins, and by which every trial has ended."""
 MARGIN = 0.9
 """The part of a limit of latency that a network may take when it is tried: the clock is noisy."""
 SMALLEST = 0.5
 """Points that are added to errors whose ratio is taken."""
-PROCESSES = 15.0
-"""The seconds of a search for which processes are worth starting: they are up after some of them."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
 DRAWN = 32
@@ -54,83 +46,6 @@ DRAWN = 32
 ENDED = ("finished", "failed", "stopped")
 FIRST_RUNG = "steps of the first rung"
 """The attribute of a study."""
-RIGHT, LATENCY, AT = "right", "latency ms", "at"
-"""Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a search may take.
-
-    Raises:
-        OutcomeError: Where it never ends, or is nothing.
-    """
-
-    seconds: float | None = 60.0
-    """From the call to the trained network; None where `trials` says when to stop."""
-    trials: int | None = None
-    """Architectures that are tried at most."""
-    workers: int = 1
-    """Processes that train side by side, of one thread each; below 15 seconds it is this one alone."""
-    steps: int | None = None
-    """Of the shortest training; None lets the seconds decide. A search that goes on keeps to those it began with."""
-
-    def __post_init__(self) -> None:
-        if self.seconds is None and self.trials is None:
-            raise OutcomeError("a budget without seconds and without trials never ends. Give one of them.")
-        for name, value in vars(self).items():
-            if value is not None and not value > 0:
-                raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
-
-    @property
-    def processes(self) -> int:
-        """As many as there are workers, where the seconds are worth starting them."""
-        return self.workers if self.seconds is None or self.seconds >= PROCESSES else 1
-
-    @property
-    def first_training(self) -> float:
-        """Seconds of a shortest training with which the search can try as many architectures as it should."""
-        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.processes / (WISHED * RUNGS)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """An architecture that was tried."""
-
-    architecture: Architecture
-    cost: Cost
-    accuracies: tuple[Share, ...]
-    """On the validation set, after each rung that it reached; none where its training failed."""
-    value: float | None
-    """Per cent on the validation set, as it is expected after the last rung."""
-    seconds: float
-    """Of its trainings."""
-    at: float
-    """Seconds of searching until it ended, those before an interruption included."""
-    latency: float
-    """Milliseconds of one prediction on one thread of this machine, before training."""
-    why: str | None = None
-    """Of a failure."""
-    fits: bool = True
-    """Whether it keeps to the limits; what was tried before the limits became narrower may not."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search is."""
-
-    stage: str
-    trials: int
-    best: float | None
-    """Validation accuracy, in per cent."""
-    seconds: float
-    budget: Budget
-
-    @classmethod
-    def of(cls, stage: str, tried: Sequence[Tried], *, start: float, budget: Budget) -> "Progress":
-        """Where a search is that began at a time of `time.perf_counter`."""
-        best = max((one.value for one in tried if one.value is not None and one.fits), default=None)
-        return cls(stage, len(tried), best, time.perf_counter() - start, budget)
 
 
 @dataclass(frozen=True)
@@ -445,17 +360,3 @@ def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
 def seed_of(seed: int, architecture: Architecture) -> int:
     """The seed of an architecture's trainings: the same whenever, and after whatever interruption, it is tried."""
     return int.from_bytes(hashlib.sha256(f"{seed} {architecture}".encode()).digest()[:4], "big")
-
-
-def read(entry: Entry[Architecture], cost: Cost, *, fits: bool) -> Tried:
-    """A trial as the study holds it."""
-    shares = tuple(Share(right, n) for right, n in entry.attributes.get(RIGHT, ()))  # type: ignore[attr-defined]
-    at, latency = number(entry, AT), number(entry, LATENCY)
-    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why, fits)
-
-
-def number(entry: Entry[Architecture], name: str) -> float:
-    """An attribute of a trial, 0 where it was killed before it had one."""
-    value = entry.attributes.get(name, 0.0)
-    assert isinstance(value, int | float)
-    return float(value)

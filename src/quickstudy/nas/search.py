@@ -14,14 +14,16 @@ from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.budget import ETA, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import ETA, RUNGS, Budget, Progress, Tried, hunt, share
+from quickstudy.nas.hunt import hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nas.train import Schedule, answer
 from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real
+from quickstudy.nas.tried import Progress, Tried
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 

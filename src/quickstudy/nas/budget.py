@@ -1,0 +1,52 @@
+"""What a search may take, and how it is spent."""
+
+import math
+from dataclasses import dataclass
+
+from quickstudy.errors import OutcomeError
+
+ETA = 3
+"""One in so many architectures goes on to the next rung, which has so many times the steps."""
+RUNGS = 2
+"""Rungs of a search; final training is one more."""
+WISHED = 20
+"""Architectures that the search should be able to try."""
+SEARCHED, LATEST = 0.55, 0.7
+"""The parts of the seconds after which no trial begins, and by which every trial has ended."""
+PROCESSES = 15.0
+"""The seconds of a search for which processes are worth starting: they are up after some of them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may take.
+
+    Raises:
+        OutcomeError: Where it never ends, or is nothing.
+    """
+
+    seconds: float | None = 60.0
+    """From the call to the trained network; None where `trials` says when to stop."""
+    trials: int | None = None
+    """Architectures that are tried at most."""
+    workers: int = 1
+    """Processes that train side by side, of one thread each; below 15 seconds it is this one alone."""
+    steps: int | None = None
+    """Of the shortest training; None lets the seconds decide. A search that goes on keeps to those it began with."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.trials is None:
+            raise OutcomeError("a budget without seconds and without trials never ends. Give one of them.")
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
+
+    @property
+    def processes(self) -> int:
+        """As many as there are workers, where the seconds are worth starting them."""
+        return self.workers if self.seconds is None or self.seconds >= PROCESSES else 1
+
+    @property
+    def first_training(self) -> float:
+        """Seconds of a shortest training with which the search can try as many architectures as it should."""
+        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.processes / (WISHED * RUNGS)
