@@ -1,8 +1,11 @@
+import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +54,44 @@ def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_her
         assert pool.submit(None, None, seed=0).result().steps == os.getpid()
         assert pool.n == 1
     assert "--workers 1" in caplog.text
+
+
+def hold_two(told):
+    """Has two processes, says which, and waits."""
+    with workers(Where(), 2) as pool:
+        for future in pool._waiting:
+            future.result()
+        told.send(list(pool.executor._processes))
+        time.sleep(60)
+
+
+def is_alive(pid):
+    """Whether there is such a process; one that has ended may wait for its parent to be told."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_processes_end_with_a_search_that_is_killed():
+    hears, tells = multiprocessing.Pipe(duplex=False)
+    search = multiprocessing.get_context("spawn").Process(target=hold_two, args=(tells,))
+    search.start()
+    assert hears.poll(30)
+    pids = hears.recv()
+    assert len(pids) == 2
+    assert all(map(is_alive, pids))
+    search.kill()
+    search.join()
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 def test_a_result_whose_process_was_killed_is_found_again_here():

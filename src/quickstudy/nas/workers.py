@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ def begin(trainer: Trainer) -> None:
     """What a process does first."""
     torch.set_num_threads(1)
     _TRAINER[:] = [trainer]
+    Thread(target=follow, daemon=True).start()
+
+
+def follow() -> None:
+    """Ends this process as soon as that which began it has ended, as by `kill -9`: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def attempt(*args: Any, **kwargs: Any) -> Outcome:
