@@ -73,9 +73,11 @@ class AON(nn.Module):
 
     $g$ begins at zero: untrained, AON climbs AEN's prediction. What it learns is when to depart from that.
 
-    What is built is an optimiser of architectures; it does not set the rates of a candidate's first training steps. And
-    graphs are discrete, so that AEN has no gradient with respect to a logit: the differences to all neighbours stand
-    for it. That is a departure from gradient descent on a relaxed graph, and it costs one evaluation a token.
+    What is built is an optimiser of architectures; it does not set the rates of a candidate's first training steps. It
+    departs from gradient descent on a relaxed graph: graphs are discrete, so that AEN has no gradient with respect to a
+    logit, and the differences to all neighbours stand for it, at one evaluation a token. And it departs from training
+    both at once: AON reads graphs by AEN's encoder, which has learned before and stays as it is, so that a graph is
+    looked at once in all of AON's training and not once a step.
 
     Args:
         space: It, or a part of it, is what is walked through.

@@ -1,4 +1,4 @@
-"""What earlier tasks taught a search: AEN, AON and the task encoder, learned together and saved as one."""
+"""What earlier tasks taught a search: the task encoder, AEN and AON, learned in that order and saved as one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
