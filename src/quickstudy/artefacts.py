@@ -131,7 +131,7 @@ def read_artefact(folder: Path, kind: str) -> Artefact:
         content = waiting.read_bytes()
     if hashlib.sha256(content).hexdigest() != expected:
         state = f"{len(content)} bytes that do not match their checksum" if content else "missing"
-        raise DamagedArtefactError(f"{weights} is {state}. Copy the folder again, or train again with --resume.")
+        raise DamagedArtefactError(f"{weights} is {state}. Copy the folder again, or train again.")
     try:
         tensors = tensors_from_bytes(content)
     except SafetensorError as error:

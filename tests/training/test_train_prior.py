@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from quickstudy import LabelledSet, PictureEncoder, Plan, load, load_splits, train_prior
-from quickstudy.errors import OutputExistsError, ShapeError, TooFewExamplesError
+from quickstudy.errors import ForeignArtefactError, OutputExistsError, ShapeError, TooFewExamplesError
 from quickstudy.tasks.catalogue import Splits
+from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.origin import is_as_trained, origin, trained_on
 
 PLAN = Plan(n_way=2, steps=2, validation_tasks=4)
@@ -55,6 +56,33 @@ def test_what_cannot_be_trained_leaves_no_folder(tmp_path, change, error, said):
     with pytest.raises(error, match=said):
         train_prior(SPLITS, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_training_goes_on_with_the_same_data_only(tmp_path):
+    train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path)
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    for other in (
+        Splits(part(3), SPLITS.validation, SPLITS.test, SPLITS.encoder),
+        Splits(SPLITS.train, SPLITS.validation, part(4), SPLITS.encoder),
+    ):
+        with pytest.raises(ForeignArtefactError, match=r"had (train|test) data = '12 examples of 3 classes, sha256 "):
+            train_prior(other, net_options=SMALL, plan=PLAN, out=tmp_path, resume=True)
+    assert (tmp_path / "weights.safetensors").read_bytes() == weights
+    assert train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path, resume=True).training["steps"] == 2
+
+
+def test_a_prior_without_its_checkpoint_is_not_trained_anew_over_itself(tmp_path):
+    train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    with pytest.raises(OutputExistsError, match="holds a prior, but no checkpoint to go on from"):
+        train_prior(SPLITS, net_options=SMALL, plan=PLAN, out=tmp_path, resume=True)
+    assert (tmp_path / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_plan_whose_validation_has_no_interval_is_refused():
+    with pytest.raises(ShapeError, match="1 validation tasks have no interval"):
+        Plan(validation_tasks=1)
 
 
 def test_a_folder_that_holds_a_prior_is_left_as_it_is(tmp_path):

@@ -49,6 +49,10 @@ class Plan:
     seed: int = 0
     """Of everything random."""
 
+    def __post_init__(self) -> None:
+        if self.validation_tasks < 2:
+            raise ShapeError(f"{self.validation_tasks} validation tasks have no interval. Take two or more.")
+
 
 def train_prior(
     splits: Splits,
@@ -77,7 +81,7 @@ def train_prior(
         net_options: Of the network.
         plan: The tasks, and how long to train.
         out: Folder for the prior and the checkpoint; nothing is written without it.
-        resume: Go on from the checkpoint in `out`, or start where there is none.
+        resume: Go on from the checkpoint in `out`, with the same data, or start where there is none.
         fabric: Devices, precision and loggers, launched; by default one device, the fastest there is, in float32.
         on_stage: Is told what is being done.
         on_progress: Is called after every step and validation.
@@ -86,10 +90,11 @@ def train_prior(
         The prior, on the CPU. Of several processes the first calibrates and saves it.
 
     Raises:
-        OutputExistsError: Where `out` holds a prior or a checkpoint and `resume` is False.
+        OutputExistsError: Where `out` holds a prior or a checkpoint and `resume` is False, or a prior without the
+            checkpoint that it was made from.
         TooFewExamplesError: Where the data have too few classes, or examples of one.
         ShapeError: Where learner or network cannot be made with these options.
-        DivergedError, ArtefactError: As `meta_train`.
+        DivergedError, ArtefactError: As `meta_train`; a checkpoint of other data is foreign.
 
     Example:
         >>> import torch
@@ -140,7 +145,7 @@ def train_prior(
         seed=plan.seed,
         out=folder,
         resume=resume,
-        settings={"source": splits.name, **tasks, **recipe.to_settings()},
+        settings={"source": splits.name, **contents(splits), **tasks, **recipe.to_settings()},
         fabric=fabric,
         on_progress=on_progress,
     )
@@ -167,6 +172,14 @@ def train_prior(
     return prior
 
 
+def contents(splits: Splits) -> dict[str, str]:
+    """What a resumed run must find in its data again, by part."""
+    return {
+        f"{part} data": f"{told['examples']} examples of {told['classes']} classes, sha256 {told['sha256'][:12]}"
+        for part, told in splits.to_settings().items()
+    }
+
+
 def recalibrate(prior: Prior, data: LabelledSet) -> Prior:
     """The same prior, with thresholds for "none of these" that are calibrated anew.
 
@@ -182,7 +195,11 @@ def refuse_to_replace(out: Path | None, *, resume: bool) -> None:
     """Raises OutputExistsError where a folder holds a prior or a checkpoint, unless that is to be gone on with."""
     if out is not None and out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
-    if out is None or resume:
+    if out is None:
+        return
+    if resume:
+        if (out / "prior.json").exists() and not (out / CHECKPOINT).exists():
+            raise OutputExistsError(f"{out} holds a prior, but no checkpoint to go on from. Choose another --out.")
         return
     if found := [name for name in ("prior.json", CHECKPOINT) if (out / name).exists()]:
         what = "a prior" if "prior.json" in found else "the checkpoint of an earlier run"
