@@ -37,6 +37,16 @@ def test_less_error_is_better():
     assert [history.add_validation(found(v, "mean squared error")) for v in (2.0, 1.0, 3.0)] == [True, True, False]
 
 
+def test_a_history_that_is_read_back_has_the_same_best_validation():
+    for values in ((math.nan, 0.5, 0.2), (0.5, math.nan, 0.7), (0.3, 0.3), (math.nan,)):
+        history = History()
+        for value in values:
+            history.add_validation(found(value))
+        again = History.from_settings(history.to_settings())
+        assert again.validations.index(again.best) == history.validations.index(history.best)
+        assert again.add_validation(found(0.4)) == history.add_validation(found(0.4))
+
+
 def test_a_history_survives_json():
     history = History()
     for step in range(60):

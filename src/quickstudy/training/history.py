@@ -51,7 +51,9 @@ class History:
 
     def add_validation(self, found: Evaluation) -> bool:
         """Records a validation, and says whether it is the best."""
-        validation = Validation(self.step, self.seconds, found.metric, found.mean, found.ci95)
+        return self._note(Validation(self.step, self.seconds, found.metric, found.mean, found.ci95))
+
+    def _note(self, validation: Validation) -> bool:
         self.validations.append(validation)
         if self.best is None or math.isnan(self.best.score) or validation.score > self.best.score:
             self.best = validation
@@ -77,9 +79,11 @@ class History:
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "History":
-        validations = [Validation(**values) for values in settings["validations"]]
-        best = max(validations, key=lambda v: v.score, default=None)
-        return cls(settings["step"], settings["seconds"], settings["losses"], validations, best, settings["window"])
+        """The run that gave these."""
+        found = cls(settings["step"], settings["seconds"], settings["losses"], _window=settings["window"])
+        for values in settings["validations"]:
+            found._note(Validation(**values))
+        return found
 
 
 @dataclass(frozen=True)
