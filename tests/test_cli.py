@@ -168,6 +168,16 @@ def test_evaluating_prints_json_alone(quickstudy, pictures, prior):
     assert json.loads(quickstudy(*arguments)[1]) == found
 
 
+def test_a_number_that_was_reached_with_transductive_statistics_says_so(quickstudy, pictures, tmp_path):
+    how = ("--learner", "maml", "--set", "statistics=transductive")
+    code, told, _ = quickstudy("train", pictures, *TINY, *how, "--out", tmp_path / "out")
+    assert code == 0
+    assert re.search(r"accuracy % on validation tasks, transductive", told)
+    arguments = ("evaluate", tmp_path / "out", "--source", pictures, "--tasks", 4)
+    assert "2-way 1-shot, transductive: " in quickstudy(*arguments)[1]
+    assert json.loads(quickstudy(*arguments, "--json")[1])["transductive"] is True
+
+
 def test_evaluating_takes_the_classes_that_training_left_out(quickstudy, pictures, prior, monkeypatch):
     seen = []
 

@@ -75,13 +75,23 @@ def evaluate(
         result = evaluate_learner(
             found.learner, Episodes(data, n_way=ways, n_shot=shots, n_query=n_query), tasks=tasks, seed=seed
         )
+    how = ", transductive" if found.recipe.transductive else ""
     if as_json:
         values = {"metric": result.metric, "mean": result.mean, "ci95": result.ci95, "n": result.n, "seed": seed}
         out_console.print_json(
-            json.dumps({**values, "source": Path(where).name, "split": str(split), "n_way": ways, "n_shot": shots})
+            json.dumps(
+                {
+                    **values,
+                    "source": Path(where).name,
+                    "split": str(split),
+                    "n_way": ways,
+                    "n_shot": shots,
+                    "transductive": found.recipe.transductive,
+                }
+            )
         )
     else:
         tell(
-            f"{escape(Path(where).name)} {split}, {ways}-way {shots}-shot: {result} in {result.seconds:.1f} s "
+            f"{escape(Path(where).name)} {split}, {ways}-way {shots}-shot{how}: {result} in {result.seconds:.1f} s "
             f"({1000 * result.seconds / result.n:.1f} ms a task)"
         )

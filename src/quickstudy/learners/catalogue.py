@@ -57,6 +57,11 @@ class Recipe:
     net_options: Options = field(default_factory=dict)
     """Of the network."""
 
+    @property
+    def transductive(self) -> bool:
+        """Whether what it says of a query depends on the others that are asked about."""
+        return self.options.get("statistics") == "transductive"
+
     def build(self, net: nn.Module | None = None) -> Learner:
         """The learner, freshly initialised from torch's global random state.
 
