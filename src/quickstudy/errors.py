@@ -13,6 +13,7 @@ QuickstudyError
 ├── StudyError           a record of searches that cannot be opened, or that is another search's
 ├── ShapeError           tensors that do not fit a learner or a network
 ├── DivergedError        a meta-training run whose loss is no longer finite
+├── DeviceLostError      a process that trained on another device, and has ended
 ├── ArtefactError        a saved prior that cannot be loaded
 │   ├── DamagedArtefactError
 │   ├── ForeignArtefactError
@@ -72,6 +73,10 @@ class ShapeError(QuickstudyError):
 
 class DivergedError(QuickstudyError):
     """A meta-training run whose loss is no longer finite."""
+
+
+class DeviceLostError(QuickstudyError):
+    """A process that trained on another device, and has ended."""
 
 
 class ArtefactError(QuickstudyError):

@@ -14,9 +14,21 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from quickstudy import MAML, MLP, Conv4, Episodes, LabelledSet, PrototypicalNetwork, Reptile, Sinusoid, meta_train
+from quickstudy import (
+    MAML,
+    MLP,
+    Conv4,
+    Episodes,
+    LabelledSet,
+    PrototypicalNetwork,
+    Reptile,
+    Sinusoid,
+    evaluate,
+    meta_train,
+)
 from quickstudy.errors import (
     DamagedArtefactError,
+    DeviceLostError,
     DivergedError,
     ForeignArtefactError,
     OutputExistsError,
@@ -59,10 +71,24 @@ def dropout_net(outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, outputs))
 
 
+class Moody(nn.Module):
+    """Drops out, and then takes one of two ways by what it sees: `vmap` refuses it when it has already drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 12), nn.Dropout(0.3))
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.body(x)
+        return self.head(z.relu() if z.sum() > 0 else z.tanh())
+
+
 LEARNERS = {
     "prototypical network with dropout": (lambda: PrototypicalNetwork(dropout_net(4)), VECTORS),
     "prototypical network on Conv4": (lambda: PrototypicalNetwork(Conv4(1, 4)), PICTURES),
     "MAML": (lambda: MAML(MLP(6, 3), lr=0.1, steps=2), VECTORS),
+    "MAML on a network that vmap refuses": (lambda: MAML(Moody(), lr=0.1, steps=2), VECTORS),
     "MAML++": (lambda: MAMLPlusPlus(MLP(6, 3), lr=0.1, steps=2), VECTORS),
     "Reptile": (lambda: Reptile(MLP(6, 3), lr=0.1, steps=2), VECTORS),
 }
@@ -283,6 +309,20 @@ def test_a_checkpoint_keeps_nested_values_of_every_kind(tmp_path):
     assert found["c"] == 2.5
 
 
+def test_a_process_of_another_device_that_has_ended_is_told_in_a_sentence(monkeypatch):
+    def lost(self, *args, **options):
+        raise RuntimeError(
+            "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234\nand a trace"
+        )
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    monkeypatch.setattr(type(fabric), "world_size", 2)
+    monkeypatch.setattr(type(fabric), "all_reduce", lost)
+    with pytest.raises(DeviceLostError, match=r"has ended, at step 1\. Resume from the last checkpoint") as error:
+        run(*LEARNERS["MAML"], fabric=fabric)
+    assert "\n" not in str(error.value)
+
+
 def test_nothing_is_unpickled_in_resuming(tmp_path, monkeypatch):
     run(*LEARNERS["MAML"], steps=1, out=tmp_path)
 
@@ -385,6 +425,22 @@ def test_data_that_hold_nan_are_refused():
     data.x[3, 2] = math.nan
     with pytest.raises(TaskError, match="1 of 48 examples hold NaN or infinity"):
         meta_train(MAML(MLP(6, 3)), Episodes(data, n_way=3, n_query=3), steps=1)
+
+
+class Unknowns:
+    """A regression whose targets are not all known."""
+
+    def sample(self, n, *, generator):
+        task = Sinusoid(n_shot=5, n_query=5).sample(n, generator=generator)
+        task.query.y[0, 2] = math.nan
+        return task
+
+
+def test_targets_that_hold_nan_are_refused():
+    with pytest.raises(TaskError, match="1 of 40 targets hold NaN or infinity"):
+        meta_train(MAML(MLP(1, 1), lr=0.01), Unknowns(), steps=1)
+    with pytest.raises(TaskError, match="1 of 40 query targets hold NaN or infinity"):
+        evaluate(MAML(MLP(1, 1), lr=0.01), Unknowns(), tasks=8)
 
 
 def test_pictures_that_the_network_cannot_take_are_refused_with_their_shape():

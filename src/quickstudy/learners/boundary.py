@@ -22,6 +22,7 @@ def refusing_adapt(adapt: Method) -> Method:
     @functools.wraps(adapt)
     def checked(self: nn.Module, task: Task, **options: Any) -> Callable[[Tensor], Distribution]:
         check_finite("support inputs", task.support.x, task.support.mask)
+        check_finite("support targets", task.support.y, task.support.mask)
         with plainly(self, task.support.x):
             predictor: Callable[[Tensor], Distribution] = adapt(self, task, **options)
         expected = task.support.x.shape

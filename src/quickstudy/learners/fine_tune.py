@@ -26,7 +26,8 @@ class FineTune(Learner):
     `loss` is the first: cross-entropy over the classes of the data set (`Task.classes`), of support and query
     examples alike, by a classifier that new tasks do not use. `adapt` is the second: logistic regression on the
     features of the support set, by full-batch gradient steps with Nesterov's momentum and step size $1/L$, for
-    $L = \frac12 \mathrm{mean} \|f\|^2 + \lambda$, which bounds the curvature, so that there is no rate to tune.
+    $L = \frac12 (1 + \mathrm{mean} \|f\|^2) + \lambda$, which bounds the curvature of a linear head with its bias, so
+    that there is no rate to tune; for cosines it is $\frac12 \text{scale}^2 + \lambda$, which is no bound but serves.
 
     With linear classifiers this is the Baseline of Chen et al., with cosine ones their Baseline++. They start a head at
     random and take mini-batches of four; ours starts at zero (linear) or at the class means (cosine), so that it is

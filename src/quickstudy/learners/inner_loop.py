@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, vmap
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Embedding, Predictor
+from quickstudy.learners.noise import Noise
 from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
 from quickstudy.tasks.task import Examples, Task
 
@@ -180,14 +181,21 @@ class InnerLoop:
         return x.device.type == "cpu" and any(map(is_convolution, self.net.modules()))
 
     def vectorised(self, vectorised: Callable[[], T], each: Callable[[], T]) -> T:
-        """`vectorised()`, or `each()` where `vmap` refuses the network, from then on."""
+        """`vectorised()`, or `each()` where `vmap` refuses the network, from then on.
+
+        What was drawn before it refused is drawn again, so that a run which is resumed, and refused anew, draws no more
+        than one that went on.
+        """
         if self.batching == "loop":
             return each()
+        noise = Noise(next(self.net.parameters()).device)
         try:
-            return vectorised()
+            with noise.of("this attempt"):
+                return vectorised()
         except torch.OutOfMemoryError:
             raise  # a smaller memory_budget is the remedy, not a loop over tasks
         except (RuntimeError, NotImplementedError, ValueError) as refusal:
+            noise.restore("this attempt")
             self.batching = "loop"
             try:
                 found = each()

@@ -8,8 +8,7 @@ graph outlives its chunk.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.func import grad_and_value, vmap
 
 from quickstudy.learners.head import Head
 from quickstudy.learners.inner_loop import Adapted, InnerLoop, Own, Params, channels_last, loss_scale
+from quickstudy.learners.noise import Noise
 from quickstudy.tasks.task import Examples, Task
 
 
@@ -249,32 +249,6 @@ def keep_freed_memory() -> None:
     written to, so it costs nothing; nor does it do anything where the library is another one.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
-
-
-class Noise:
-    """Torch's random state on some occasions, so that what is computed again meets the same dropout."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = [device] if device.type == "cuda" else []
-        self._states: dict[Any, list[Tensor]] = {}
-
-    @contextmanager
-    def of(self, occasion: Any) -> Iterator[None]:
-        """Within it the random state is that of the first time; after a second time it is as it was before."""
-        if occasion not in self._states:
-            self._states[occasion] = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._cuda)]
-            yield
-            return
-        with torch.random.fork_rng(self._cuda):
-            self.restore(occasion)
-            yield
-
-    def restore(self, occasion: Any) -> None:
-        """Sets the random state back to that of an occasion."""
-        cpu, *cuda = self._states[occasion]
-        torch.set_rng_state(cpu)
-        for device, state in zip(self._cuda, cuda):
-            torch.cuda.set_rng_state(state, device)
 
 
 def pull_back(

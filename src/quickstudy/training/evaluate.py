@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.errors import TaskError
+from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -62,10 +63,10 @@ def evaluate(
         tasks: How many; published comparisons take at least 600.
         batch: Tasks at a time. Another number draws other tasks from the same seed.
         seed: Of the tasks, which are the same for every learner, and of the learner's own noise.
-        device: Where to adapt; by default where the learner is.
+        device: Where the tasks go, such as that of a learner without parameters; by default where the learner is.
 
     Raises:
-        TaskError: Where there are no tasks.
+        TaskError: Where there are no tasks, or inputs or targets hold NaN or infinity.
 
     Example:
         >>> import torch
@@ -99,6 +100,7 @@ def evaluate(
 
 def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> Tensor:
     """Per cent of the queries classified rightly, or mean squared error, a task, `(b,)`."""
+    check_finite("query targets", tasks.query.y, tasks.query.mask)
     predicted = learner.adapt(tasks, generator=generator)(tasks.query.x)
     if tasks.n_way is None:
         right = (predicted.mean - tasks.query.y).square().mean(-1)

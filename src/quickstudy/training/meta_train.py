@@ -5,14 +5,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from quickstudy.errors import DivergedError, OutputExistsError, ShapeError
+from quickstudy.errors import DeviceLostError, DivergedError, OutputExistsError, ShapeError
 from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import TaskSource
@@ -53,7 +53,8 @@ def meta_train(
     Afterwards the learner is in evaluation mode, on the device that it came from, and holds its best weights on
     `validation`, or its last ones where there is none. On several devices the gradient is that of one device with all
     tasks, except where batch normalisation uses the statistics of a whole step, which are then those of each device's
-    share. A run that is resumed continues bit for bit: parameters, optimiser, tasks and random state.
+    share, and where a network drops out. A run that is resumed continues bit for bit: parameters, optimiser, tasks and
+    random state; with `seconds` its rates follow the clock, which does not repeat.
 
     Args:
         learner: Is trained in place.
@@ -67,7 +68,7 @@ def meta_train(
         validation: Where the tasks come from that choose the best weights.
         validate_every: Steps between validations; by default there are twenty in a run.
         validation_tasks: How many tasks that are, the same ones every time.
-        seed: Of the tasks and of all noise in training.
+        seed: Of the tasks and of all noise in training; torch's own random state begins with it, on every device.
         out: A folder for the checkpoint; nothing is written without it.
         resume: Go on from the checkpoint in `out`, or start where there is none.
         checkpoint_seconds: Time between checkpoints.
@@ -82,8 +83,9 @@ def meta_train(
         DivergedError: Where a loss is not finite; the last checkpoint is older than that step.
         ForeignArtefactError, DamagedArtefactError: Where the checkpoint is of another run, or cannot be read.
         OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
-        TaskError: Where inputs hold NaN or infinity.
+        TaskError: Where inputs or targets hold NaN or infinity.
         ShapeError: Where the learner has no parameters, or the devices do not divide the tasks of a step.
+        DeviceLostError: Where the process of another device has ended.
 
     Example:
         >>> import torch
@@ -160,6 +162,7 @@ def meta_train(
         value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
             check_finite("inputs", tasks.everything.x.cpu())
+            check_finite("targets", tasks.everything.y.cpu())
             raise diverged(f"the loss is {value} at step {history.step + 1}")
         run.optimizer.zero_grad()
         fabric.backward(loss)
@@ -213,15 +216,25 @@ class _Run:
             return
         parts = [p.grad for p in self.learner.parameters() if p.grad is not None]
         parts += [buffer for buffer in self.learner.buffers() if buffer.is_floating_point()]
-        mean = self.fabric.all_reduce(torch.cat([part.flatten() for part in parts]), reduce_op="mean")
-        for part, value in zip(parts, mean.split([part.numel() for part in parts])):  # type: ignore[union-attr]
+        mean = self.over_devices(torch.cat([part.flatten() for part in parts]))
+        for part, value in zip(parts, mean.split([part.numel() for part in parts])):
             part.copy_(value.view_as(part))
 
     def mean(self, value: float) -> float:
         """The mean of a number over the devices."""
         if self.fabric.world_size == 1:
             return value
-        return float(self.fabric.all_reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))  # type: ignore[arg-type]
+        return float(self.over_devices(torch.tensor(value, dtype=torch.float64)))
+
+    def over_devices(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the devices."""
+        try:
+            return cast("Tensor", self.fabric.all_reduce(value, reduce_op="mean"))
+        except RuntimeError as error:
+            raise DeviceLostError(
+                f"the process of another device has ended, at step {self.history.step + 1}. Resume from the last "
+                f"checkpoint (--resume). The backend says: {str(error).splitlines()[0]}"
+            ) from error
 
     def step(self, clip: float | None) -> None:
         """Updates the parameters; in float16 Fabric has scaled the gradient, and skips a step that overflowed."""
