@@ -38,7 +38,10 @@ def main() -> None:
         if code := app(standalone_mode=False):
             raise KeyboardInterrupt if code == STOPPED else SystemExit(code)
     except (KeyboardInterrupt, typer.Abort):
-        ways = {"train": "; `quickstudy train ... --resume` goes on.", "search": "; the same command goes on."}
+        ways = {
+            "train": "; `quickstudy train ... --resume` goes on from the last checkpoint: there is one a minute.",
+            "search": "; the same command goes on.",
+        }
         goes_on = ways.get("".join(sys.argv[1:2]), ".")
         fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
     except QuickstudyError as error:

@@ -54,11 +54,16 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
 
 @contextmanager
 def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    """A progress bar for meta-training, with rate, loss and the last validation."""
+    """A progress bar for meta-training, with rate, loss and the last validation; a line a validation where it hides."""
     with bar(description) as update:
+        told = 0
 
         def watch(seen: TrainingProgress) -> None:
+            nonlocal told
             history = seen.history
+            if not console.is_terminal and len(history.validations) > told:
+                told, last = len(history.validations), history.validations[-1]
+                console.print(f"step {last.step}: validation {last.mean:.1f} ± {last.ci95:.1f} {last.metric}")
             note = f"{seen.rate:.1f} steps/s  loss {history.recent_loss:.3f}"
             if history.validations:
                 last = history.validations[-1]
