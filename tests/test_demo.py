@@ -90,6 +90,10 @@ def test_the_demonstration_runs_without_shipped_priors_from_the_command_line(tmp
         main()
     assert end.value.code == 1
     assert "report.html exists. Choose another --out, or replace it with --force." in capsys.readouterr().err
+    (tmp_path / "out" / "report.html").unlink()
+    with pytest.raises(SystemExit):
+        main()
+    assert "prior exists. Choose another --out" in capsys.readouterr().err
 
 
 FIRST = DemoReport(
