@@ -145,7 +145,13 @@ def train_prior(
         seed=plan.seed,
         out=folder,
         resume=resume,
-        settings={"source": splits.name, **contents(splits), **tasks, **recipe.to_settings()},
+        settings={
+            "source": splits.name,
+            **contents(splits),
+            **tasks,
+            "validation_tasks": plan.validation_tasks,
+            **recipe.to_settings(),
+        },
         fabric=fabric,
         on_progress=on_progress,
     )
