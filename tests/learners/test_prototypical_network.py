@@ -35,6 +35,16 @@ def test_the_loss_is_the_cross_entropy_of_its_own_predictions() -> None:
     torch.testing.assert_close(learner.loss(tasks), expected)
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_distances_are_in_full_precision_also_under_autocast(distance) -> None:
+    learner = PrototypicalNetwork(nn.Identity(), distance=distance)
+    tasks = tasks_of()
+    with torch.no_grad():
+        expected = learner.adapt(tasks)(tasks.query.x).probs
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(learner.adapt(tasks)(tasks.query.x).probs, expected)
+
+
 def test_the_cosine_variant_is_the_softmax_of_cosines_over_its_temperature() -> None:
     tasks = tasks_of()
     found = PrototypicalNetwork(nn.Identity(), distance="cosine").adapt(tasks)(tasks.query.x)

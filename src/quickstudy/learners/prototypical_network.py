@@ -10,7 +10,7 @@ from torch.distributions import Categorical
 from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import embed, embed_inductively, one_hot
 from quickstudy.learners.learner import Embedding, Learner, Predictor
-from quickstudy.nets.batch_norm import make_batch_norm_explicit
+from quickstudy.nets.batch_norm import at_least_float32, make_batch_norm_explicit, without_autocast
 from quickstudy.tasks.task import Task
 
 
@@ -73,16 +73,22 @@ class PrototypicalNetwork(Learner):
         """The mean embedding of each class, `(b, n, *features)` to `(b, k, d)`."""
         if task.n_way is None:
             raise ShapeError("a prototypical network classifies; this task is a regression (n_way is None).")
+        z = at_least_float32(z.flatten(2))
         members = one_hot(task.support, task.n_way).to(z.dtype)  # (b, n, k)
-        return members.mT @ z.flatten(2) / members.sum(1).clamp_min(1)[..., None]
+        with without_autocast(z):
+            return members.mT @ z / members.sum(1).clamp_min(1)[..., None]
 
     def logits(self, z: Tensor, prototypes: Tensor) -> Tensor:
-        """Minus the distance of each query to each prototype, `(b, q, *features)` and `(b, k, d)` to `(b, q, k)`."""
-        z = z.flatten(2)
-        if self.log_temperature is not None:
-            return F.normalize(z, dim=-1) @ F.normalize(prototypes, dim=-1).mT / self.log_temperature.exp()
-        # |z - c|^2 without |z|^2, which is the same for every class
-        return 2 * z @ prototypes.mT - prototypes.square().sum(-1)[:, None]
+        """Minus the distance of each query to each prototype, `(b, q, *features)` and `(b, k, d)` to `(b, q, k)`.
+
+        In float32 at least, also under autocast: it is a small difference of large numbers.
+        """
+        z = at_least_float32(z.flatten(2))
+        with without_autocast(z):
+            if self.log_temperature is not None:
+                return F.normalize(z, dim=-1) @ F.normalize(prototypes, dim=-1).mT / self.log_temperature.exp()
+            # |z - c|^2 without |z|^2, which is the same for every class
+            return 2 * z @ prototypes.mT - prototypes.square().sum(-1)[:, None]
 
 
 def spread(prototypes: Tensor, classes: Tensor | None) -> Tensor:
