@@ -23,7 +23,7 @@ from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
-from quickstudy.training.unknown import Threshold, nearest
+from quickstudy.training.unknown import Threshold, even_shots, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def adapt_folder(
             f"{name} tells at most {most} classes apart, and {folder} has {data.n_classes}. Take a prior without that "
             "limit, such as glyphs_prototypical_network, or train one with a larger --n-way."
         )
-    n_shot = float(data.counts().min())
+    n_shot = even_shots(data.counts())
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
         raise TaskError(f"{name} {why_no_threshold(prior)}, or omit --unknown.")
