@@ -195,9 +195,21 @@ def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, ref
     report, answers = adapt_folder(prior, labelled, name="mine", predict=new, out=out, unknown=True, check=check)
     assert [row[1] == "none of these" for row in rows(out)[1:]] == 4 * [refused]
     assert [label is None for label in answers.labels] == 4 * [refused]
-    assert "95 %" in report.settings["none of these"]
+    assert "set on 3-way 3-shot tasks of validation classes, of whose" in report.settings["none of these"]
     adapt_folder(prior, labelled, name="mine", predict=new, out=out, check=check)
     assert "none of these" not in {row[1] for row in rows(out)}
+
+
+@pytest.mark.parametrize(("shots", "expected"), [((2, 2, 2), 2), ((1, 3, 3), 2), ((1, 1, 5), 1), ((3, 4, 4), 3)])
+def test_the_threshold_is_that_of_as_many_shots_as_the_task_has(tmp_path, shots, expected):
+    for shape, n in zip(SHAPES, shots):
+        fill(tmp_path, n, (shape,))
+    known = [{"n_way": 3, "n_shot": n, "value": 0.9, "kept": 95.0, "refused": 90.0 + n} for n in (1, 2, 3, 5)]
+    prior = make_prior(training={"unknown": known})
+    report, _ = adapt_folder(prior, tmp_path, name="mine", unknown=True, check=False)
+    said = report.settings["none of these"]
+    assert f"3-way {expected}-shot tasks" in said
+    assert said.endswith(f"in the same tasks, it refused {90 + expected} %")
 
 
 def test_a_prior_without_thresholds_says_how_to_get_them(pictures):

@@ -154,8 +154,9 @@ def adapt_folder(
     settings = {"prior": name, "learner": own, "seed": str(seed), "pictures": describe(encoder)}
     if threshold is not None:
         settings["none of these"] = (
-            f"below a {threshold.score} of {threshold.value:.3f}, set so that validation tasks of {threshold.n_way} "
-            f"classes keep {threshold.kept:.0f} % of their pictures; of others it refused {threshold.refused:.0f} %"
+            f"below a {threshold.score} of {threshold.value:.3f}, set on {threshold.n_way}-way {threshold.n_shot}-shot "
+            f"tasks of validation classes, of whose pictures it keeps {threshold.kept:.0f} %; of pictures of other "
+            f"classes, in the same tasks, it refused {threshold.refused:.0f} %"
         )
     report = AdaptReport(
         prior=name,
