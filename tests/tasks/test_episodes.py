@@ -130,6 +130,13 @@ def test_the_class_with_too_few_examples_is_named():
         Episodes(numbered([20, 12, 20]), n_way=2, n_shot=3)
 
 
+def test_a_class_that_has_no_example_left_to_ask_about_is_to_get_some_or_go():
+    for shots, queries in ((3, "1 query"), (4, "2 queries")):
+        said = rf"{queries} needs \d examples a class; 'class 1' has 3\. Add some to it, or remove it\."
+        with pytest.raises(TooFewExamplesError, match=said):
+            Episodes(numbered([20, 3, 20]), n_way=2, n_shot=shots, n_query=int(queries[0]))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_data_that_are_not_finite_are_refused_and_counted(bad):
     x = torch.rand(6, 3)

@@ -121,10 +121,12 @@ class Episodes:
             )
         counts = data.counts()
         if int(counts.min()) < n_shot + n_query:
-            poorest = int(counts.argmin())
+            poorest, fewest = data.class_names[int(counts.argmin())], int(counts.min())
+            queries = "1 query" if n_query == 1 else f"{n_query} queries"
+            remedy = "Lower n_query, or leave the class out." if fewest > n_shot else "Add some to it, or remove it."
             raise TooFewExamplesError(
-                f"{n_way}-way {n_shot}-shot with {n_query} queries needs {n_shot + n_query} examples a class; "
-                f"{data.class_names[poorest]!r} has {int(counts[poorest])}. Lower n_query, or leave the class out."
+                f"{n_way}-way {n_shot}-shot with {queries} needs {n_shot + n_query} examples a class; "
+                f"{poorest!r} has {fewest}. {remedy}"
             )
         if data.x.is_floating_point() and not bool(data.x.isfinite().all()):
             bad = int((~data.x.isfinite().flatten(1).all(1)).sum())
