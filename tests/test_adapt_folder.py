@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from quickstudy import Prior, Recipe
-from quickstudy.adapt_folder import adapt_folder, self_check, stratified_folds
+from quickstudy.adapt_folder import adapt_folder, self_check, share_of_the_choice, stratified_folds
 from quickstudy.errors import ShapeError, TaskError, TooFewExamplesError, UnreadablePictureError
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
@@ -165,6 +165,7 @@ def test_the_method_that_names_most_left_out_pictures_is_used():
     assert found.used == "other"
     assert [round(score.mean) for score in found.scores] == [33, 100, 67]
     assert found.why == "It named most of the pictures that were left out: 6 of 6."
+    assert (found.expected.mean, found.expected.n) == (100, 6)
     assert found.confusion.tolist() == [[4, 0], [0, 2]]
 
 
@@ -172,6 +173,31 @@ def test_a_tie_goes_to_the_prior():
     found = self_check({"prior": Always(0), "third": Always(0)}, easy(), seed=0)
     assert found.used == "prior"
     assert found.why == "It named 4 of 6 pictures that were left out, as did third; a tie goes to it."
+
+
+def draws_of(share: float, methods: int = 3, n: int = 15, seed: int = 0) -> torch.Tensor:
+    """Whether methods that are all as good are right."""
+    return torch.rand(methods, n, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def test_what_to_expect_of_the_choice_is_not_flattered_by_having_chosen():
+    tables = [draws_of(0.6, seed=seed) for seed in range(300)]
+    best = sum(table.sum(1).max().item() for table in tables) / len(tables) / 15
+    expected = [share_of_the_choice(table, generator=torch.Generator().manual_seed(1)).percent for table in tables]
+    assert 100 * best > 60 + 6
+    assert abs(sum(expected) / len(expected) - 60) < 2  # 3 standard errors
+
+
+@pytest.mark.parametrize("n", [2, 15])
+def test_a_method_that_is_always_right_is_expected_to_stay_so(n):
+    right = torch.stack([torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)])
+    found = share_of_the_choice(right, generator=torch.Generator().manual_seed(0))
+    assert (found.right, found.n) == (n, n)
+
+
+def test_what_to_expect_of_one_method_is_its_own_share():
+    right = torch.tensor([[True] * 6 + [False] * 4])
+    assert share_of_the_choice(right, generator=torch.Generator().manual_seed(0)).right == 6
 
 
 def test_every_picture_is_left_out_once_and_its_class_never_vanishes():

@@ -73,6 +73,7 @@ ADAPT = replace(
         ),
         "the prior",
         "The prior won the check.",
+        Score("the choice", "left-out pictures", 85.7, None, 14, None, 60.1, 96.0),
         torch.tensor([[11, 1], [0, 2]]),
     ),
     predictions=Predictions(
@@ -121,6 +122,12 @@ def test_the_demo_says_what_was_learned_how_fast_and_how_well():
         assert said in text
 
 
+@EVERY
+def test_a_report_says_of_what_its_intervals_are(report):
+    said = "one written ± is of a mean over tasks, one written (from to) Wilson’s of a share of right answers"
+    assert said in Page(render(report)).text
+
+
 def test_a_method_that_was_not_measured_in_a_setting_has_a_dash():
     rows = render(DEMO).split("<tbody>")[1].split("</tbody>")[0].split("<tr")
     row = next(row for row in rows if METHODS[1] in row)
@@ -155,7 +162,8 @@ def test_an_adapt_report_says_what_to_expect_and_why():
         "3 pictures in 2 classes",
         "14 labelled pictures in my_classes, 2 to 12 a class",
         "The prior won the check.",
-        "93 % (69 to 99), from 14 pictures left out",
+        "accuracy to expect 86 % (60 to 96), from 14 pictures left out: some chose the method, the others judged it",
+        "on the pictures that chose it, so a little flattering",
         "bad.png could not be read",
         "and 2 more",
         "92.9 (68.6 to 98.7)",

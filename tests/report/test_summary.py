@@ -73,17 +73,10 @@ def test_a_label_without_a_class_name_is_refused():
 
 
 def test_a_confusion_of_other_classes_is_refused():
-    check = SelfCheck((Score("glyphs", "left-out pictures", 90, 5, 3),), "glyphs", "It won.", torch.eye(3))
+    score = Score("glyphs", "left-out pictures", 90, 5, 3)
+    check = SelfCheck((score,), "glyphs", "It won.", score, torch.eye(3))
     with pytest.raises(ShapeError, match="confusion"):
         replace(REPORT, check=check)
-
-
-def test_the_expected_accuracy_is_that_of_the_method_used():
-    scores = tuple(Score(name, "left-out pictures", mean, 5.0, 12) for name, mean in (("a", 70.0), ("b", 90.0)))
-    expected = SelfCheck(scores, "b", "It won.").expected
-    assert expected is not None
-    assert expected.mean == 90.0
-    assert SelfCheck(scores, "c", "It won.").expected is None
 
 
 def test_a_report_cannot_be_changed():

@@ -60,6 +60,11 @@ def adapt(
             used = " [bold](used)[/]" if score.method == report.check.used else ""
             table.add_row(f"{score.method}{used}", f"{score.mean:.0f} % {score.interval(0)} of {score.n}")
         out_console.print(table)
+        expected = report.check.expected
+        tell(
+            f"accuracy to expect: {expected.mean:.0f} % {expected.interval(0)}; the figure of the method used is on "
+            "the pictures that chose it, so a little flattering"
+        )
     table_at, report_at = escape(str(out / "predictions.csv")), escape(str(out / "report.html"))
     named = "" if answers is None else f"{len(answers.files)} pictures named in {table_at}; "
     tell(f"{named}the report: [bold]{report_at}[/] ({report.seconds:.1f} s)")

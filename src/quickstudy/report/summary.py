@@ -192,13 +192,11 @@ class SelfCheck:
     """The method, among those of `scores`, that made the predictions."""
     why: str
     """Why that one, a sentence."""
+    expected: Score
+    """Of choosing a method by some of the pictures, and judging it by others: what to expect of new ones. The method
+    used has a better score, since the same pictures chose it."""
     confusion: Tensor | None = None
     """`(k, k)` counts of left-out pictures with the method used: row the truth, column the answer."""
-
-    @property
-    def expected(self) -> Score | None:
-        """The score of the method used."""
-        return next((score for score in self.scores if score.method == self.used), None)
 
 
 @dataclass(frozen=True)
