@@ -303,6 +303,13 @@ def test_an_error_in_adapting_leaves_the_earlier_result(quickstudy, prior, tmp_p
     assert quickstudy("adapt", prior, labelled, "--out", out, "--force", "--skip-bad")[0] == 0
 
 
+def test_adapting_that_fails_leaves_nothing(quickstudy, prior, tmp_path):
+    labelled = draw(tmp_path / "few", 2, 1)
+    (labelled / "class 0" / "bad.png").write_bytes(b"")
+    assert quickstudy("adapt", prior, labelled, "--out", tmp_path / "new" / "out")[0] == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_data_sets_are_listed(quickstudy):
     code, out, _ = quickstudy("data")
     assert code == 0

@@ -10,7 +10,7 @@ from rich.table import Table
 from quickstudy.adapt_folder import adapt_folder
 from quickstudy.cli.options import a_seed
 from quickstudy.cli.priors import find_prior
-from quickstudy.cli.terminal import console, note, out_console, prepare, tell
+from quickstudy.cli.terminal import console, note, out_console, prepared, tell
 
 
 def adapt(
@@ -36,8 +36,10 @@ def adapt(
     `quickstudy adapt runs/mine my_classes/ --predict unlabelled/ --unknown --out out/`
     """
     found = find_prior(prior)
-    prepare(out, "report.html", "predictions.csv", force=force)
-    with console.status("reading pictures") as line:
+    with (
+        prepared(out, "report.html", "predictions.csv", force=force),
+        console.status("reading pictures") as line,
+    ):
         report, answers = adapt_folder(
             found,
             folder,

@@ -91,14 +91,15 @@ def prepare(out: Path, *results: str, force: bool) -> None:
 
 @contextmanager
 def prepared(out: Path, *results: str, force: bool) -> Iterator[None]:
-    """As `prepare`; a folder that it made goes again where what is done within fails before it wrote anything."""
-    there = out.exists()
+    """As `prepare`; folders that it made go again where what is done within fails before it wrote anything."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     prepare(out, *results, force=force)
     try:
         yield
     except BaseException:
-        if not there and not any(out.iterdir()):
-            out.rmdir()
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
         raise
 
 
