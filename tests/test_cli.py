@@ -310,6 +310,31 @@ def test_adapting_that_fails_leaves_nothing(quickstudy, prior, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_results_among_the_classes_that_are_read_are_refused(quickstudy, prior, tmp_path, monkeypatch):
+    classes = draw(tmp_path / "classes", 6, 4)
+    before = sorted(classes.rglob("*"))
+    places = (classes, classes / "out", classes / "class 0" / "deeper", tmp_path / "x" / ".." / "classes" / "out")
+    for source in (("train", classes), ("adapt", prior, classes), ("search", classes), ("search", "--across", classes)):
+        for out in places:
+            code, _, told = quickstudy(*source, "--out", out)
+            assert code == 1
+            assert is_one_message(told)
+            assert f"would lie among the classes of {classes}" in told
+    assert sorted(classes.rglob("*")) == before
+    monkeypatch.chdir(classes)
+    assert "would lie among the classes of ." in quickstudy("adapt", prior, ".")[2]  # in ./out, by default
+
+
+def test_results_in_a_folder_called_like_a_data_set_are_among_no_classes(quickstudy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("glyphs", "digits"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prior.json").write_text("{}")
+        (tmp_path / name / "report.html").write_text("")
+    assert "holds a prior" in quickstudy("train", "glyphs", "--out", "glyphs")[2]
+    assert "report.html exists" in quickstudy("search", "digits", "--out", "digits")[2]
+
+
 def test_the_data_sets_are_listed(quickstudy):
     code, out, _ = quickstudy("data")
     assert code == 0

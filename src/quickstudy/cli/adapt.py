@@ -37,7 +37,7 @@ def adapt(
     """
     found = find_prior(prior)
     with (
-        prepared(out, "report.html", "predictions.csv", force=force),
+        prepared(out, "report.html", "predictions.csv", force=force, source=folder),
         console.status("reading pictures") as line,
     ):
         report, answers = adapt_folder(

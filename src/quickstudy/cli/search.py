@@ -110,7 +110,8 @@ def search(
         if data is not None:
             raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")
         kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, skip_bad)
-        with prepared(out, JSON, CSV, force=force):
+        folder = None if across in TASK_SOURCES else Path(across)
+        with prepared(out, JSON, CSV, force=force, source=folder):
             search_many(
                 kind, tasks=tasks or 100, budget=budget, limits=limits, prior=prior, out=out, storage=storage, seed=seed
             )
@@ -119,7 +120,8 @@ def search(
         raise typer.BadParameter("there is no data to search for. Give DATA, or --across and a source of tasks.")
     if colour or n_way or n_shot or n_query or tasks:
         raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
-    with prepared(out, REPORT, ONNX, TABLE, force=force):
+    folder = None if data.partition(":")[0] in NAMED else Path(data)
+    with prepared(out, REPORT, ONNX, TABLE, force=force, source=folder):
         with bar(f"reading {data}") as update:
             task = load_task(
                 data,

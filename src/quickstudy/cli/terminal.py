@@ -14,6 +14,7 @@ from quickstudy.errors import OutputExistsError
 from quickstudy.nas.budget import SEARCHED
 from quickstudy.nas.tried import Progress as SearchProgress
 from quickstudy.training.history import Progress as TrainingProgress
+from quickstudy.training.train_prior import refuse_among_classes
 
 out_console = Console(highlight=False)
 # Of several processes, the first speaks for all.
@@ -79,8 +80,16 @@ def status() -> Iterator[Callable[[str], None]]:
     yield lambda stage: console.print(f"[dim]{stage}[/]")
 
 
-def prepare(out: Path, *results: str, force: bool) -> None:
-    """Makes a folder for results, and refuses where that is impossible or there are results already."""
+def prepare(out: Path, *results: str, force: bool, source: Path | None = None) -> None:
+    """Makes a folder for results, and refuses where that is impossible or there are results already.
+
+    Args:
+        out: The folder.
+        results: Files that must not be in it already.
+        force: Whether they may be.
+        source: A folder of classes that is read, among which the results must not lie.
+    """
+    refuse_among_classes(out, source)
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
     for result in results:
@@ -90,10 +99,10 @@ def prepare(out: Path, *results: str, force: bool) -> None:
 
 
 @contextmanager
-def prepared(out: Path, *results: str, force: bool) -> Iterator[None]:
+def prepared(out: Path, *results: str, force: bool, source: Path | None = None) -> Iterator[None]:
     """As `prepare`; folders that it made go again where what is done within fails before it wrote anything."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    prepare(out, *results, force=force)
+    prepare(out, *results, force=force, source=source)
     try:
         yield
     except BaseException:

@@ -80,7 +80,7 @@ def train(
 
     `quickstudy train glyphs --learner maml --set steps=5 --set lr=0.1 --out runs/maml5 --resume`
     """
-    refuse_to_replace(out, resume=resume)
+    refuse_to_replace(out, resume=resume, source=None if source in SOURCES else Path(source))
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
     own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize="crop" if colour else "pad")
     with bar(f"loading {escape(source)}") as update:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 
-from quickstudy.errors import OutputExistsError, ShapeError
+from quickstudy.errors import DataError, OutputExistsError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Options, Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.prior import Prior, provenance, save
@@ -92,6 +92,7 @@ def train_prior(
     Raises:
         OutputExistsError: Where `out` holds a prior or a checkpoint and `resume` is False, or a prior without the
             checkpoint that it was made from.
+        DataError: Where `out` lies among the classes of a folder that is trained on.
         TooFewExamplesError: Where the data have too few classes, or examples of one.
         ShapeError: Where learner or network cannot be made with these options.
         DivergedError, ArtefactError: As `meta_train`; a checkpoint of other data is foreign.
@@ -109,7 +110,7 @@ def train_prior(
         (3, 2)
     """
     say, plan, folder = on_stage or (lambda stage: None), plan or Plan(), None if out is None else Path(out)
-    refuse_to_replace(folder, resume=resume)
+    refuse_to_replace(folder, resume=resume, source=splits.folder)
     n_query = plan.n_query or most_queries(plan.n_shot, splits.train, splits.validation)
     tasks = {"n_way": plan.n_way, "n_shot": plan.n_shot, "n_query": n_query}
 
@@ -197,8 +198,14 @@ def recalibrate(prior: Prior, data: LabelledSet) -> Prior:
     return replace(prior, training={**prior.training, "unknown": thresholds})
 
 
-def refuse_to_replace(out: Path | None, *, resume: bool) -> None:
-    """Raises OutputExistsError where a folder holds a prior or a checkpoint, unless that is to be gone on with."""
+def refuse_to_replace(out: Path | None, *, resume: bool, source: Path | None = None) -> None:
+    """Refuses a folder for a prior.
+
+    Raises:
+        OutputExistsError: Where it holds a prior or a checkpoint, unless that is to be gone on with.
+        DataError: Where it lies in the folder of classes that is trained on.
+    """
+    refuse_among_classes(out, source)
     if out is not None and out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
     if out is None:
@@ -210,6 +217,17 @@ def refuse_to_replace(out: Path | None, *, resume: bool) -> None:
     if found := [name for name in ("prior.json", CHECKPOINT) if (out / name).exists()]:
         what = "a prior" if "prior.json" in found else "the checkpoint of an earlier run"
         raise OutputExistsError(f"{out} holds {what}. Go on with it (--resume), or choose another --out.")
+
+
+def refuse_among_classes(out: Path | None, source: Path | None) -> None:
+    """Raises DataError where results would lie in a folder of classes, and be taken for a class the next time."""
+    if out is None or source is None or not source.expanduser().is_dir():
+        return
+    if out.resolve().is_relative_to(source.expanduser().resolve()):
+        raise DataError(
+            f"Results in {out} would lie among the classes of {source} and be taken for one the next time. "
+            "Choose an --out outside it."
+        )
 
 
 def most_queries(n_shot: int, *parts: LabelledSet) -> int:
