@@ -44,7 +44,7 @@ def calibrate(name: str) -> None:
     splits = load_splits("glyphs", n_way=prior.recipe.n_way)
     if not is_as_trained(name, prior.training, splits):
         raise SystemExit(f"glyphs are not drawn here as they were when {name} was trained: calibrate where they are.")
-    save(folder, recalibrate(prior, splits.validation))
+    save(folder, recalibrate(prior, splits.validation, queries=2500))
 
 
 if __name__ == "__main__":

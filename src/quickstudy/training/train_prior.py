@@ -187,14 +187,15 @@ def contents(splits: Splits) -> dict[str, str]:
     }
 
 
-def recalibrate(prior: Prior, data: LabelledSet) -> Prior:
+def recalibrate(prior: Prior, data: LabelledSet, *, queries: int = 500) -> Prior:
     """The same prior, with thresholds for "none of these" that are calibrated anew.
 
     Args:
         prior: With thresholds of an earlier version, or none.
         data: The validation classes of its training.
+        queries: As `calibrate`: more of them take longer and err less.
     """
-    thresholds = to_settings(calibrate(prior.learner, data, n_ways=ways(prior.recipe)))
+    thresholds = to_settings(calibrate(prior.learner, data, n_ways=ways(prior.recipe), queries=queries))
     return replace(prior, training={**prior.training, "unknown": thresholds})
 
 
