@@ -79,7 +79,7 @@ def test_processes_end_with_a_search_that_is_killed():
     hears, tells = multiprocessing.Pipe(duplex=False)
     search = multiprocessing.get_context("spawn").Process(target=hold_two, args=(tells,))
     search.start()
-    assert hears.poll(30)
+    assert hears.poll(120)
     pids = hears.recv()
     assert len(pids) == 2
     assert all(map(is_alive, pids))
