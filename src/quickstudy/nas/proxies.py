@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.nets.batch_norm import NO_EPS
+
 Batch = tuple[Tensor, Tensor]
 Proxy = Callable[[nn.Module, Batch], float]
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -83,7 +85,7 @@ def synflow(module: nn.Module, batch: Batch) -> float:
     for layer in network.modules():
         if isinstance(layer, NORMS):
             layer.reset_parameters()
-            layer.eps = 0.0
+            layer.eps = NO_EPS
     with torch.no_grad():
         for name, p in network.named_parameters():
             p.abs_()

@@ -14,6 +14,9 @@ from quickstudy.errors import ShapeError
 
 logger = logging.getLogger(__name__)
 
+NO_EPS = 1e-30
+"""Adds nothing to a variance of one in any precision; some versions of torch refuse 0."""
+
 
 class Moments(NamedTuple):
     """Mean and variance of each channel, `(c,)` each."""
@@ -104,7 +107,7 @@ class BatchNorm(nn.Module):
     def _affine(self, x: Tensor, moments: Moments) -> Tensor:
         scale, shift = (part.to(x.dtype) for part in self.scale_and_shift(moments))  # vmap takes one precision only
         # One fused kernel each way: normalisation by mean 0 and variance 1 leaves its own scale and shift.
-        return F.batch_norm(x, torch.zeros_like(shift), torch.ones_like(shift), scale, shift, False, 0.0, 0.0)
+        return F.batch_norm(x, torch.zeros_like(shift), torch.ones_like(shift), scale, shift, False, 0.0, NO_EPS)
 
     def _observe(self, moments: Moments) -> Moments:
         self.observed = (*(self.observed or ()), moments)
