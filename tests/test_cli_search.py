@@ -163,6 +163,7 @@ def test_a_storage_without_studies_of_ours_is_one_message(quickstudy, tmp_path):
         assert errors.startswith("error there ")
         assert said in errors
         assert "Traceback" not in errors
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_search_without_a_prior_and_one_with_that_of_quickstudy_are_told_apart():

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from quickstudy.cli.options import a_seed, above_0
-from quickstudy.cli.terminal import bar, console, note, prepare, show, status, tell, watching
+from quickstudy.cli.terminal import bar, console, note, prepared, show, status, tell, watching
 from quickstudy.demo import LIMITS, SEARCH, add_search, run_demo
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.workers import cores
@@ -37,8 +37,7 @@ def demo(
 
     Example: `quickstudy demo --seconds 30 --search-seconds 20`
     """
-    prepare(out, "report.html", "prior", SEARCH, force=force)
-    with bar("drawing glyphs") as update:
+    with prepared(out, "report.html", "prior", SEARCH, force=force), bar("drawing glyphs") as update:
         splits = load_splits("glyphs", n_way=20, on_progress=lambda done, total: update(done, total, ""))
     with watching("meta-training on 20-way tasks") as watch, status() as say:
         report = run_demo(

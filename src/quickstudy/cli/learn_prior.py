@@ -10,7 +10,7 @@ from rich.table import Table
 
 from quickstudy.artefacts import MANIFEST
 from quickstudy.cli.options import a_seed
-from quickstudy.cli.terminal import bar, console, note, out_console, prepare, tell
+from quickstudy.cli.terminal import bar, console, note, out_console, prepared, tell
 from quickstudy.nas.own_studies import EPOCHS, Check, check_studies, learn_from_studies, read_studies
 from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import save_search_prior
@@ -48,14 +48,13 @@ def learn_prior(
 
     `quickstudy search next.npz --prior my_prior`
     """
-    prepare(out, MANIFEST, force=force)
     own = read_studies(storage)
     for name, why in own.skipped.items():
         note(f"the study {name!r} is skipped: {why}")
     beside = " and the corpus that comes with quickstudy" if corpus else ""
     console.print(f"learning from {own.trials:,} trials of {len(own.rows)} studies{beside}")
     shipped = shipped_prior()
-    with bar("learning") as update:
+    with prepared(out, MANIFEST, force=force), bar("learning") as update:
 
         def watch(stage: str, done: int, total: int) -> None:
             update(done, total, stage)

@@ -80,8 +80,11 @@ def status() -> Iterator[Callable[[str], None]]:
     yield lambda stage: console.print(f"[dim]{stage}[/]")
 
 
-def prepare(out: Path, *results: str, force: bool, source: Path | None = None) -> None:
+@contextmanager
+def prepared(out: Path, *results: str, force: bool, source: Path | None = None) -> Iterator[None]:
     """Makes a folder for results, and refuses where that is impossible or there are results already.
+
+    Folders that it made go again where what is done within fails before it wrote anything.
 
     Args:
         out: The folder.
@@ -95,14 +98,8 @@ def prepare(out: Path, *results: str, force: bool, source: Path | None = None) -
     for result in results:
         if (out / result).exists() and not force:
             raise OutputExistsError(f"{out / result} exists. Choose another --out, or replace it with --force.")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def prepared(out: Path, *results: str, force: bool, source: Path | None = None) -> Iterator[None]:
-    """As `prepare`; folders that it made go again where what is done within fails before it wrote anything."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    prepare(out, *results, force=force, source=source)
+    out.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
