@@ -164,7 +164,7 @@ def test_the_method_that_names_most_left_out_pictures_is_used():
     found = self_check({"prior": Always(1), "other": NearestNeighbour(), "third": Always(0)}, easy(), seed=0)
     assert found.used == "other"
     assert [round(score.mean) for score in found.scores] == [33, 100, 67]
-    assert found.why == "It named most of the pictures that were left out: 6 of 6."
+    assert found.why == "It named 6 of 6 pictures that were left out, more than any other."
     assert (found.expected.mean, found.expected.n) == (100, 6)
     assert found.confusion.tolist() == [[4, 0], [0, 2]]
 

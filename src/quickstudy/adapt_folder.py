@@ -113,7 +113,7 @@ def adapt_folder(
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}
     warnings = []
-    if prior.recipe.options.get("statistics") == "transductive":
+    if prior.recipe.transductive:
         warnings.append(f"{name} is transductive: its answer to a picture depends on the others that are asked about.")
     found: SelfCheck | None = None
     if check and int(data.counts().max()) > 1:
@@ -261,7 +261,7 @@ def self_check(
     ties = [method for method in methods if method != best and totals[method] == totals[best]]
     why = f"It named {totals[best]} of {n} pictures that were left out, as did {' and '.join(ties)}."
     if not ties:
-        why = f"It named most of the pictures that were left out: {totals[best]} of {n}."
+        why = f"It named {totals[best]} of {n} pictures that were left out, more than any other."
     elif best == first:
         why = why.removesuffix(".") + "; a tie goes to it."
     scores = tuple(scored(method, Share(totals[method], n), seconds[method]) for method in methods)
