@@ -3,6 +3,7 @@ import json
 import os
 import stat
 import sys
+import time
 import warnings
 
 import pytest
@@ -40,6 +41,17 @@ def test_an_artefact_is_two_files_that_others_may_read(tmp_path):
     write(tmp_path)
     assert sorted(files(tmp_path)) == [MANIFEST, WEIGHTS]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_behind_goes_after_an_hour(tmp_path):
+    write_atomically(tmp_path / "a.bin", b"1")
+    old, new, other = (tmp_path / name for name in (".a.bin.x1.tmp", ".a.bin.x2.tmp", ".b.bin.x1.tmp"))
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (time.time() - 4000,) * 2)
+    write_atomically(tmp_path / "a.bin", b"2")
+    assert sorted(files(tmp_path)) == sorted([new.name, other.name, "a.bin"])
 
 
 def test_an_artefact_without_tensors_can_be_kept(tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ WAITING = ".weights.{}.safetensors"
 """Weights that have not yet taken their place, by their checksum."""
 
 
+ABANDONED = 3600.0
+"""Seconds after which a file that was begun and not finished is nobody's any more."""
+
+
 @dataclass(frozen=True)
 class Artefact:
     """What a folder holds: plain values and tensors."""
@@ -36,8 +41,15 @@ class Artefact:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: a crash or a full disk leaves the previous one as it was."""
+    """Writes a file whole or not at all: a crash or a full disk leaves the previous one as it was.
+
+    What a killed process had begun to write lies beside it, and goes with the first writing an hour later.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for begun in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - begun.stat().st_mtime > ABANDONED:
+                begun.unlink()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
