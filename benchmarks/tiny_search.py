@@ -671,7 +671,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=2, help="of a live search")
     parser.add_argument("--targets", nargs="+", default=list(LIVE), metavar="TASK", help="of live searches")
     parser.add_argument("--again", action="store_true", help="also units that have rows")
-    parser.add_argument("--until", metavar="HH:MM", help="begin no unit after that, in UTC")
+    parser.add_argument("--hours", type=float, default=math.inf, help="begin no unit later than that (no limit)")
     parser.add_argument("--list", action="store_true", help="the units, and whether they have rows")
     parser.add_argument("--smoke", action="store_true", help="two repetitions or short searches, elsewhere")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
@@ -712,6 +712,7 @@ def main(given: Sequence[str] | None = None) -> int:
         folder=options.out,
     )
     units: list[tuple[str, Callable[[], None], bool]] = []
+    begun = time.monotonic()
     if options.part == "table":
         kept = (PRIORS if not options.smoke else options.out) / digest()
         for name in names:
@@ -728,7 +729,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for text, run, done in units:
         if options.list:
             print(f"{text}: {'has rows' if done else 'none yet'}")
-        elif options.until and time.strftime("%H:%M", time.gmtime()) >= options.until:
+        elif time.monotonic() > begun + 3600 * options.hours:
             break
         elif not done or options.again:
             run()
