@@ -11,10 +11,10 @@ from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyE
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.search import open_task, refitted, search
-from quickstudy.nas.train import Schedule, answer, train
-from quickstudy.nas.trainer import OnOneTask, Outcome, untrained
-from quickstudy.nas.workers import Workers, one_thread
+from quickstudy.nas.search import search
+from quickstudy.nas.train import Schedule, answer
+from quickstudy.nas.trainer import OnOneTask, Outcome
+from quickstudy.nas.workers import Workers
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
@@ -47,32 +47,6 @@ def test_a_search_gives_a_trained_network_within_limits():
     query = toy().query
     right = int((answer(result.network, query.x[0]).argmax(1) == query.y[0]).sum())
     assert right == result.test.right == int(result.confusion.diagonal().sum())
-
-
-def test_what_is_chosen_is_trained_once_more_on_all_examples():
-    result, task = run(), toy()
-    steps = FEW.steps * ETA**RUNGS
-    assert result.settings["final training"] == f"{steps} steps, and as many on all examples"
-    space, data = open_task(task, 0)
-    (x, y), generator = data.all, Generator().manual_seed(0)
-    assert sorted(x.flatten(1).sum(1).tolist()) == sorted(task.support.x[0].flatten(1).sum(1).tolist())
-    network = untrained(space, result.architecture, x, seed=0)
-    with one_thread():
-        train(network, x, y, Schedule(steps=steps), generator=generator)
-    found, expected = result.network.state_dict(), network.state_dict()
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def test_it_is_not_where_there_is_no_time_for_it_or_it_fails():
-    space, data = open_task(toy(), 0)
-    trainer, schedule = OnOneTask(space, data), Schedule(steps=3)
-    member = space.sample(generator=Generator().manual_seed(0))
-    done = trainer(member, schedule, seed=0)
-    assert refitted(trainer, member, done, schedule, seed=0, seconds=60) is not None
-    assert refitted(trainer, member, replace(done, seconds=51.0), schedule, seed=0, seconds=60) is None
-    assert refitted(trainer, member, replace(done, complete=False), schedule, seed=0, seconds=60) is None
-    assert refitted(trainer, member, replace(done, seconds=0.0, steps=10**6), schedule, seed=0, seconds=0.2) is None
-    assert refitted(trainer, member, done, replace(schedule, lr=1e30), seed=0, seconds=60) is None
 
 
 def test_a_search_by_trials_repeats_exactly():

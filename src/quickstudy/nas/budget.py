@@ -11,7 +11,7 @@ RUNGS = 2
 """Rungs of a search; final training is one more."""
 WISHED = 20
 """Architectures that the search should be able to try."""
-SEARCHED, LATEST = 0.5, 0.65
+SEARCHED, LATEST = 0.55, 0.7
 """The parts of the seconds after which no trial begins, and by which every trial has ended."""
 PROCESSES = 15.0
 """The seconds of a search for which processes are worth starting: they are up after some of them."""

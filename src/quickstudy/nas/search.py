@@ -1,16 +1,15 @@
 """Architecture search on a task: the best small network within limits and seconds, trained."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from quickstudy.errors import DivergedError, ShapeError
+from quickstudy.errors import ShapeError
 from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
@@ -22,18 +21,15 @@ from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
-from quickstudy.nas.train import Schedule, answer, train
-from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real, untrained
+from quickstudy.nas.train import Schedule, answer
+from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real
 from quickstudy.nas.tried import Progress, Tried
-from quickstudy.nas.workers import one_thread
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
 OBJECTIVE = "validation accuracy %"
 LARGEST = 1e30
 """Of an input: sums of many are finite."""
-SLACK = 1.2
-"""By which a training may take longer than the same one before."""
 PRIOR = Path(__file__).parents[1] / "priors" / "tiny"
 
 
@@ -50,7 +46,7 @@ class SearchResult:
     """Milliseconds of one prediction on one thread of this machine."""
     limits: Limits
     expected: Share
-    """On the validation set, by which it was chosen: of its training without those examples."""
+    """On the validation set, by which it was chosen."""
     test: Share | None
     """On the query set, by which nothing was chosen; None where there is none."""
     confusion: Tensor | None
@@ -102,9 +98,8 @@ def search(
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
-    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, and
-    one of them is chosen on the validation set. Where there are seconds left for it, that one is trained anew on all of
-    the support set. It is judged on the query set, which is looked at once.
+    errors as the others had left after going on. In the end the two best are trained for nine times as many steps; one
+    of them is chosen on the validation set, and judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -172,9 +167,6 @@ def search(
     chosen = first_within(latencies, limits.max_latency)
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
     (architecture, outcome), network = finalists[0], networks[chosen]
-    left = math.inf if budget.seconds is None else start + budget.seconds - time.perf_counter()
-    again = refitted(trainer, architecture, outcome, schedule, seed=seed, seconds=left)
-    network = again or network
     test, confusion = judge(network, task)
     planned = hunted.steps * ETA**RUNGS
     cut = None if outcome.complete else f"{outcome.steps:,} of {planned:,} steps"
@@ -194,7 +186,7 @@ def search(
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": cut or f"{outcome.steps:,} steps" + (", and as many on all examples" if again else ""),
+            "final training": cut or f"{outcome.steps:,} steps",
             "seed": str(seed),
         },
         cut,
@@ -206,26 +198,6 @@ def trained(trainer: OnOneTask, architecture: Architecture, outcome: Outcome, se
     network = trainer.network(architecture, seed=seed)
     network.load_state_dict(outcome.weights or {})
     return network.eval()
-
-
-def refitted(
-    trainer: OnOneTask, architecture: Architecture, outcome: Outcome, schedule: Schedule, *, seed: int, seconds: float
-) -> nn.Sequential | None:
-    """The network that was chosen, trained once more and on all examples, those too by which it was chosen.
-
-    None where that takes more seconds than there are, or fails.
-    """
-    if not outcome.complete or seconds < SLACK * outcome.seconds:
-        return None
-    x, y = trainer.data.all
-    network, plan = untrained(trainer.space, architecture, x, seed=seed), replace(schedule, steps=outcome.steps)
-    deadline = time.perf_counter() + seconds
-    try:
-        with one_thread():
-            done = train(network, x, y, plan, generator=Generator().manual_seed(seed), deadline=deadline)
-    except DivergedError:
-        return None
-    return network.eval() if done.complete else None
 
 
 def first_within(latencies: Sequence[float], limit: float | None) -> int:

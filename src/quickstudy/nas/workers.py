@@ -121,7 +121,9 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
     Processes are started anew, as they must be on every system: a script that asks for several guards its own start
     with `if __name__ == "__main__":`.
     """
-    with one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         if n == 1:
             yield Workers(trainer)
             return
@@ -132,14 +134,5 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it torch uses one, as each process of a search does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
         torch.set_num_threads(threads)
