@@ -259,11 +259,9 @@ def self_check(
     best = max(methods, key=lambda method: totals[method])
     first = next(iter(methods))
     ties = [method for method in methods if method != best and totals[method] == totals[best]]
-    why = f"It named {totals[best]} of {n} pictures that were left out, as did {' and '.join(ties)}."
-    if not ties:
-        why = f"It named {totals[best]} of {n} pictures that were left out, more than any other."
-    elif best == first:
-        why = why.removesuffix(".") + "; a tie goes to it."
+    beside = f"as did {' and '.join(ties)}" if ties else "more than any other"
+    tie = "; a tie goes to it" if ties and best == first else ""
+    why = f"It named {totals[best]} of {n} pictures that were left out, {beside}{tie}."
     scores = tuple(scored(method, Share(totals[method], n), seconds[method]) for method in methods)
     honest = share_of_the_choice(right, generator=Generator().manual_seed(seed))
     return SelfCheck(scores, best, why, scored("the choice", honest), confusions[best])

@@ -17,6 +17,7 @@ from quickstudy.nas.proxies import (
     synflow,
 )
 from quickstudy.nas.tiny import Tiny
+from quickstudy.nets.batch_norm import NO_EPS
 
 SPACES = [Tiny(shape=(1, 12, 12), n_classes=3), Tiny(shape=(2, 30), n_classes=3)]
 spaces = pytest.mark.parametrize("space", SPACES, ids=["pictures", "series"])
@@ -60,7 +61,7 @@ def test_synflow_is_the_logarithm_of_its_definition():
     weights = []
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eps = 1e-30  # torch 2.11 refuses 0
+            module.eps = NO_EPS
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.weight.data.abs_()
             weights.append(module.weight)

@@ -14,7 +14,7 @@ from quickstudy.errors import OutputExistsError
 from quickstudy.nas.budget import SEARCHED
 from quickstudy.nas.tried import Progress as SearchProgress
 from quickstudy.training.history import Progress as TrainingProgress
-from quickstudy.training.train_prior import refuse_among_classes
+from quickstudy.training.train_prior import refuse_as_folder
 
 out_console = Console(highlight=False)
 # Of several processes, the first speaks for all.
@@ -62,13 +62,14 @@ def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
         def watch(seen: TrainingProgress) -> None:
             nonlocal told
             history = seen.history
-            if not console.is_terminal and len(history.validations) > told:
-                told, last = len(history.validations), history.validations[-1]
-                console.print(f"step {last.step}: validation {last.mean:.1f} ± {last.ci95:.1f} {last.metric}")
             note = f"{seen.rate:.1f} steps/s  loss {history.recent_loss:.3f}"
             if history.validations:
                 last = history.validations[-1]
-                note += f"  validation {last.mean:.1f} ± {last.ci95:.1f}"
+                found = f"validation {last.mean:.1f} ± {last.ci95:.1f}"
+                note += f"  {found}"
+                if not console.is_terminal and len(history.validations) > told:
+                    console.print(f"step {last.step}: {found} {last.metric}")
+            told = len(history.validations)
             update(int(1000 * seen.fraction), 1000, note)
 
         yield watch
@@ -92,9 +93,7 @@ def prepared(out: Path, *results: str, force: bool, source: Path | None = None) 
         force: Whether they may be.
         source: A folder of classes that is read, among which the results must not lie.
     """
-    refuse_among_classes(out, source)
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
+    refuse_as_folder(out, source)
     for result in results:
         if (out / result).exists() and not force:
             raise OutputExistsError(f"{out / result} exists. Choose another --out, or replace it with --force.")

@@ -124,12 +124,10 @@ def train(
             f"{splits.validation.n_classes} classes to validate on are too few to calibrate `adapt --unknown`, "
             "which takes 3: train with --n-way 3 or more, or on more classes"
         )
-    best, how = prior.training["validation"], ", transductive" if prior.recipe.transductive else ""
-    won = (
-        ""
-        if best is None
-        else f" with {best['mean']:.1f} ± {best['ci95']:.1f} {best['metric']} on validation tasks{how}"
-    )
+    best, won = prior.training["validation"], ""
+    if best is not None:
+        how = ", transductive" if prior.recipe.transductive else ""
+        won = f" with {best['mean']:.1f} ± {best['ci95']:.1f} {best['metric']} on validation tasks{how}"
     tell(f"saved [bold]{escape(str(out))}[/]{won}\nnext: quickstudy evaluate {escape(str(out))}")
 
 

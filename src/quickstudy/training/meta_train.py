@@ -231,9 +231,10 @@ class _Run:
         try:
             return cast("Tensor", self.fabric.all_reduce(value, reduce_op="mean"))
         except RuntimeError as error:
+            said = str(error).partition("\n")[0]
             raise DeviceLostError(
                 f"the process of another device has ended, at step {self.history.step + 1}. Resume from the last "
-                f"checkpoint (--resume). The backend says: {str(error).splitlines()[0]}"
+                f"checkpoint (--resume). The backend says: {said}"
             ) from error
 
     def step(self, clip: float | None) -> None:

@@ -204,13 +204,11 @@ def refuse_to_replace(out: Path | None, *, resume: bool, source: Path | None = N
 
     Raises:
         OutputExistsError: Where it holds a prior or a checkpoint, unless that is to be gone on with.
-        DataError: Where it lies in the folder of classes that is trained on.
+        OutputExistsError, DataError: As `refuse_as_folder`.
     """
-    refuse_among_classes(out, source)
-    if out is not None and out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
     if out is None:
         return
+    refuse_as_folder(out, source)
     if resume:
         if (out / "prior.json").exists() and not (out / CHECKPOINT).exists():
             raise OutputExistsError(f"{out} holds a prior, but no checkpoint to go on from. Choose another --out.")
@@ -220,9 +218,20 @@ def refuse_to_replace(out: Path | None, *, resume: bool, source: Path | None = N
         raise OutputExistsError(f"{out} holds {what}. Go on with it (--resume), or choose another --out.")
 
 
-def refuse_among_classes(out: Path | None, source: Path | None) -> None:
-    """Raises DataError where results would lie in a folder of classes, and be taken for a class the next time."""
-    if out is None or source is None or not source.expanduser().is_dir():
+def refuse_as_folder(out: Path, source: Path | None = None) -> None:
+    """Refuses a place for results.
+
+    Args:
+        out: The place.
+        source: A folder of classes that is read, where there is one.
+
+    Raises:
+        OutputExistsError: Where it is a file.
+        DataError: Where it lies among the classes, and would be taken for one the next time.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file. Choose a folder as --out.")
+    if source is None or not source.expanduser().is_dir():
         return
     if out.resolve().is_relative_to(source.expanduser().resolve()):
         raise DataError(
