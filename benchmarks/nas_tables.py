@@ -84,7 +84,7 @@ def prior_of(source: Source) -> Prior:
         learn(prior, source.rows)
         calibrate(prior, source.rows, strangers(prior, source.rows, generator=generator), generator=generator)
 
-    return learned(Prior(source.space), key_of(source), train)
+    return learned(lambda: Prior(source.space), key_of(source), train)
 
 
 def aon_search_of(source: Source) -> AONSearch:
@@ -96,8 +96,11 @@ def aon_search_of(source: Source) -> AONSearch:
         others = strangers(prior, source.rows, generator=generator)
         learn_to_improve(aon, prior, source.rows, others, iterations=ITERATIONS, walks=WALKS, generator=generator)
 
-    torch.manual_seed(0)
-    return AONSearch(learned(AON(source.space), f"{key_of(source)}-aon", train), prior)
+    def make() -> AON:
+        torch.manual_seed(0)
+        return AON(source.space)
+
+    return AONSearch(learned(make, f"{key_of(source)}-aon-{ITERATIONS}-{WALKS}", train), prior)
 
 
 def key_of(source: Source) -> str:
@@ -108,10 +111,10 @@ def key_of(source: Source) -> str:
     return digest.hexdigest()[:20]
 
 
-def learned(module: Module, key: str, train: Callable[[Module], None]) -> Module:
-    """The module as it was trained before, or trained now and kept."""
+def learned(make: Callable[[], Module], key: str, train: Callable[[Module], None]) -> Module:
+    """A module as it was trained before, or trained now and kept."""
     if key not in _LEARNED:
-        path = PRIORS / f"{key}.safetensors"
+        module, path = make(), PRIORS / f"{key}.safetensors"
         if path.exists():
             load_model(module, path)
         else:
