@@ -30,7 +30,8 @@ is taken for the nearest one that is left, and AON, which goes from neighbour to
 **live.** Every method has the same seconds of one core, and the same limits. Seconds are the processor's: clocks are
 set to them, so that other work on the machine takes none. Those that search do so with `quickstudy.search`, that is
 with the same halving and final training, and set a quarter of the examples aside to choose by; the two that do not
-train one network on all examples, for all of the seconds.
+train one network on all examples, for all of the seconds. A search ends when its final trainings have had their
+steps, which may be before its seconds are over: the more so, the smaller its networks. The rows "seconds used" say it.
 
 `quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
 proposals as they come, without a surrogate of the task.
@@ -105,6 +106,8 @@ PRIORS = HERE / "checkpoints" / "tiny_search"
 REGRET, TEST = "regret", "test accuracy %"
 AHEAD = "points that quickstudy is ahead"
 """In test accuracy, paired by task and seed; the interval is Student's over pairs."""
+COUNTED = {"seconds used": "seconds", "networks tried": "trials", "networks beyond a limit": "violated"}
+"""What means of live searches tell besides, and its key in a row; the last is a sum."""
 ORDERED = ("width", "depth", "stages")
 """Choices whose values have an order."""
 
@@ -632,9 +635,9 @@ def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds:
             value, half = round(statistics.fmean(ahead), 4), None if half is None else round(half, 4)
             result.add(name, f"mean of {len(targets)} tasks{suffix}", AHEAD, value, ci95=half, n=len(ahead))
         add(result, name, f"mean of {len(targets)} tasks{suffix}", TEST, tasks)
-        for metric, key in (("networks tried", "trials"), ("networks beyond a limit", "violated")):
-            value = statistics.fmean(row[key] for row in each_row)
-            value = sum(row[key] for row in each_row) if key == "violated" else value
+        for metric, key in COUNTED.items():
+            total = sum(row[key] for row in each_row)
+            value = total if key == "violated" else round(total / len(each_row), 3)
             result.add(name, f"mean of {len(targets)} tasks{suffix}", metric, value, n=len(each_row))
 
 
