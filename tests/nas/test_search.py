@@ -1,3 +1,5 @@
+import copy
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -9,12 +11,12 @@ from torch import Generator
 
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError, TooFewExamplesError
 from quickstudy.nas.baselines.random_search import RandomSearch
-from quickstudy.nas.budget import ETA, RUNGS, Budget
+from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.search import search
-from quickstudy.nas.train import Schedule, answer
+from quickstudy.nas.search import AGAIN, gone_on, open_task, search
+from quickstudy.nas.train import Schedule, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome
-from quickstudy.nas.workers import Workers
+from quickstudy.nas.workers import Workers, one_thread
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
@@ -47,6 +49,39 @@ def test_a_search_gives_a_trained_network_within_limits():
     query = toy().query
     right = int((answer(result.network, query.x[0]).argmax(1) == query.y[0]).sum())
     assert right == result.test.right == int(result.confusion.diagonal().sum())
+
+
+def test_what_is_chosen_goes_on_with_all_examples():
+    result, task = run(), toy()
+    steps = FEW.steps * ETA**RUNGS
+    assert result.settings["final training"] == f"{steps} steps, {steps // 2} more on all examples"
+    space, data = open_task(task, 0)
+    (x, y), trainer = data.all, OnOneTask(space, data)
+    assert sorted(x.flatten(1).sum(1).tolist()) == sorted(task.support.x[0].flatten(1).sum(1).tolist())
+    network = trainer.network(result.architecture, seed=0)
+    with one_thread():
+        train(network, data.x, data.y, Schedule(steps=steps), generator=Generator().manual_seed(0))
+        again = Schedule(steps=steps // 2, lr=AGAIN * Schedule().lr)
+        train(network, x, y, again, generator=Generator().manual_seed(0))
+    found, expected = result.network.state_dict(), network.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_it_does_not_where_seconds_are_few_or_it_diverges():
+    space, data = open_task(toy(), 0)
+    network = OnOneTask(space, data).network(space.sample(generator=Generator().manual_seed(0)), seed=0).eval()
+    before = copy.deepcopy(network.state_dict())
+
+    def further(lr=0.2, *, step=1e-9, seconds=60.0):
+        deadline = None if seconds is None else time.perf_counter() + seconds
+        return gone_on(network, data, Schedule(steps=8, lr=lr), seed=0, step=step, deadline=deadline)
+
+    assert [further()[1], further(seconds=None)[1]] == [8 * FURTHER] * 2
+    assert further(step=24.0)[1] == 2  # of 60 seconds, a tenth is kept
+    assert further(step=28.0) == further(seconds=-1.0) == further(lr=1e30) == (network, 0)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not network.training
+    assert not further()[0].training
 
 
 def test_a_search_by_trials_repeats_exactly():
@@ -251,7 +286,8 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     result = run(budget=Budget(seconds=60, trials=4, steps=10))
     assert {len(one.accuracies) for one in result.tried} == {2}
     assert result.expected == Share(10 * ETA, 1000)
-    assert result.cut == result.settings["final training"] == "30 of 90 steps"
+    assert result.cut == "30 of 90 steps"
+    assert result.settings["final training"] == "30 of 90 steps, 45 more on all examples"
     assert run().cut is None
 
 

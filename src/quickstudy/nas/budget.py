@@ -13,6 +13,8 @@ WISHED = 20
 """Architectures that the search should be able to try."""
 SEARCHED, LATEST = 0.55, 0.7
 """The parts of the seconds after which no trial begins, and by which every trial has ended."""
+FURTHER = 0.5
+"""For so many of its last training's steps the chosen network goes on with all examples."""
 PROCESSES = 15.0
 """The seconds of a search for which processes are worth starting: they are up after some of them."""
 

@@ -19,7 +19,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.budget import ETA, LATEST, RUNGS, SEARCHED, Budget
+from quickstudy.nas.budget import ETA, FURTHER, LATEST, RUNGS, SEARCHED, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.pace import Latency, Pace
@@ -320,6 +320,8 @@ class Hunt:
     ) -> list[tuple[Architecture, Outcome]]:
         """Architectures and what came of their last training; the best by its validation accuracy first.
 
+        Seconds are left in which the one that is chosen goes on.
+
         Raises:
             OutcomeError: Where none of them succeeded.
         """
@@ -327,7 +329,7 @@ class Hunt:
         n = pool.n
 
         def begin(i: int) -> "Future[Outcome]":
-            each = self.left() / (len(best) - i if n == 1 else 1)
+            each = self.left() / ((len(best) - i if n == 1 else 1) + FURTHER)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
             schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
             return pool.submit(best[i].architecture, schedule, seed=self.seed, deadline=deadline, keep=keep)

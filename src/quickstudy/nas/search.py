@@ -1,35 +1,42 @@
 """Architecture search on a task: the best small network within limits and seconds, trained."""
 
+import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from quickstudy.errors import ShapeError
+from quickstudy.errors import DivergedError, ShapeError
 from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.budget import ETA, RUNGS, Budget
+from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.hunt import hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
-from quickstudy.nas.train import Schedule, answer
+from quickstudy.nas.train import SHARE, Schedule, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real
 from quickstudy.nas.tried import Progress, Tried
+from quickstudy.nas.workers import one_thread
 from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 
 OBJECTIVE = "validation accuracy %"
 LARGEST = 1e30
 """Of an input: sums of many are finite."""
+AGAIN = 0.5
+"""The part of the rate with which the chosen network goes on."""
+WORTH = 0.5
+"""The part of its steps below which it does not."""
 PRIOR = Path(__file__).parents[1] / "priors" / "tiny"
 
 
@@ -46,7 +53,7 @@ class SearchResult:
     """Milliseconds of one prediction on one thread of this machine."""
     limits: Limits
     expected: Share
-    """On the validation set, by which it was chosen."""
+    """On the validation set, by which it was chosen: before it went on with those examples too."""
     test: Share | None
     """On the query set, by which nothing was chosen; None where there is none."""
     confusion: Tensor | None
@@ -98,8 +105,9 @@ def search(
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
-    errors as the others had left after going on. In the end the two best are trained for nine times as many steps; one
-    of them is chosen on the validation set, and judged on the query set, which is looked at once.
+    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, and
+    one of them is chosen on the validation set. That one goes on, for half as many steps and at half the rate, with all
+    of the support set. It is judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -166,10 +174,20 @@ def search(
     latencies = [measure_latency(network, space.shape) for network in networks]
     chosen = first_within(latencies, limits.max_latency)
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
-    (architecture, outcome), network = finalists[0], networks[chosen]
+    architecture, outcome = finalists[0]
+    if on_progress is not None:
+        on_progress(Progress.of("training the chosen one on all examples", hunted.tried, start=start, budget=budget))
+    steps = hunted.steps * ETA**RUNGS
+    network, further = gone_on(
+        networks[chosen],
+        data,
+        replace(schedule, steps=steps),
+        seed=seed,
+        step=outcome.seconds / outcome.steps,
+        deadline=None if budget.seconds is None else start + budget.seconds,
+    )
     test, confusion = judge(network, task)
-    planned = hunted.steps * ETA**RUNGS
-    cut = None if outcome.complete else f"{outcome.steps:,} of {planned:,} steps"
+    cut = None if outcome.complete else f"{outcome.steps:,} of {steps:,} steps"
     return SearchResult(
         space,
         architecture,
@@ -186,7 +204,7 @@ def search(
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": cut or f"{outcome.steps:,} steps",
+            "final training": (cut or f"{steps:,} steps") + (f", {further:,} more on all examples" if further else ""),
             "seed": str(seed),
         },
         cut,
@@ -198,6 +216,37 @@ def trained(trainer: OnOneTask, architecture: Architecture, outcome: Outcome, se
     network = trainer.network(architecture, seed=seed)
     network.load_state_dict(outcome.weights or {})
     return network.eval()
+
+
+def gone_on(
+    network: nn.Sequential, data: TrainingSet, schedule: Schedule, *, seed: int, step: float, deadline: float | None
+) -> tuple[nn.Sequential, int]:
+    """The network that was chosen, trained further on all examples, those too by which it was chosen; and the steps.
+
+    It stays as it is where the seconds are too few for that to be worth it, or where the training diverges. On tasks of
+    the corpus, 300 steps after 600 are worth 2.6 +- .9 points; as many on the examples it knows are worth none, and
+    1,200 from the beginning, on all examples, 2.1 +- .9.
+
+    Args:
+        network: In evaluation mode.
+        data: Which it was trained on, and chosen by.
+        schedule: Of the last training.
+        seed: Of the order of the examples.
+        step: Seconds that one takes.
+        deadline: On the clock of `time.perf_counter`.
+    """
+    left = math.inf if deadline is None else deadline - time.perf_counter()
+    steps = int(min(FURTHER * schedule.steps, SHARE * left / step))
+    if steps < WORTH * FURTHER * schedule.steps:
+        return network, 0
+    further, (x, y) = copy.deepcopy(network), data.all
+    plan = replace(schedule, steps=steps, lr=AGAIN * schedule.lr)
+    try:
+        with one_thread():
+            done = train(further, x, y, plan, generator=Generator().manual_seed(seed), deadline=deadline)
+    except DivergedError:
+        return network, 0
+    return further, done.steps
 
 
 def first_within(latencies: Sequence[float], limit: float | None) -> int:

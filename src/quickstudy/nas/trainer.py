@@ -57,6 +57,11 @@ class TrainingSet:
         return cls(x[~chosen], y[~chosen], x[chosen], y[chosen])
 
     @property
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of both."""
+        return torch.cat([self.x, self.x_validation]), torch.cat([self.y, self.y_validation])
+
+    @property
     def digest(self) -> str:
         """Of all examples, and of which are for what."""
         return digest(self.x, self.y, self.x_validation, self.y_validation)

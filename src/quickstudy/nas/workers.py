@@ -121,9 +121,7 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
     Processes are started anew, as they must be on every system: a script that asks for several guards its own start
     with `if __name__ == "__main__":`.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         if n == 1:
             yield Workers(trainer)
             return
@@ -134,5 +132,14 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch uses one, as each process of a search does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
