@@ -1,7 +1,7 @@
 # make demo      set everything up in .venv; watch a learner learn to learn, and a search find a small network
 # make test      the same, and the tests
 # make check     style, types, imports and generated tables
-# make bench     the next unit of every benchmark (see benchmarks/)
+# make bench     the next unit of every few-shot benchmark (those of searches say in their first lines how to run them)
 # make results   regenerate the tables of RESULTS.md and the README from benchmarks/results/*.json
 # make docs      the documentation site, in site/
 # make gpu       the tests and benchmarks that need a CUDA device, with the Python that runs here

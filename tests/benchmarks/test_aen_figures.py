@@ -1,7 +1,6 @@
 """The figures of AEN are made repetition by repetition, and mean what they say."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def aen():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import aen
-
-        yield aen
-        for name in ("aen", "nas_tables", "result"):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
+def aen(script):
+    return script("aen")
 
 
 @pytest.fixture

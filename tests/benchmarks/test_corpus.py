@@ -1,8 +1,6 @@
 import csv
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,22 +8,13 @@ import torch
 from quickstudy.nas.build import count
 from quickstudy.nas.tiny import Tiny
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FORMULAS = ("cylinder-bell-funnel", "control-charts", "two-patterns")
 """Tasks that need no data."""
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        from corpora import tiny
-
-        yield tiny
-        for name in ("corpora.tiny", "corpora.tasks", "corpora", "result"):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
+def corpus(script):
+    return script("corpora.tiny")
 
 
 @pytest.fixture

@@ -1,28 +1,15 @@
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
 
 from quickstudy.learners.catalogue import LEARNERS
 from quickstudy.training.history import History, Validation
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def few_shot():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import few_shot
-
-        yield few_shot
-        for name in ("few_shot", "result"):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
+def few_shot(script):
+    return script("few_shot")
 
 
 @pytest.fixture

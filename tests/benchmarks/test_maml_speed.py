@@ -11,14 +11,8 @@ PACKAGES = {"torchopt_maml": "torchopt", "higher_maml": "higher", "metalearn_mam
 
 
 @pytest.fixture(scope="module")
-def speed():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import maml_speed
-
-        yield maml_speed
-        for name in [n for n in sys.modules if n in ("maml_speed", "result") or n.split(".")[0] == "peers"]:
-            del sys.modules[name]
+def speed(script):
+    return script("maml_speed")
 
 
 def doubled(problem):

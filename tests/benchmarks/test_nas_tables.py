@@ -1,5 +1,4 @@
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +12,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def nas_tables():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import nas_tables
-
-        yield nas_tables
-        for name in ("nas_tables", "result"):
-            del sys.modules[name]
-    torch.set_num_threads(threads)
+def nas_tables(script):
+    return script("nas_tables")
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Searches among measured networks keep to them, and their figures mean what they say."""
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,22 +15,12 @@ from quickstudy.nas.tables import seeded
 from quickstudy.nas.tiny import Tiny
 from quickstudy.tasks.task import Examples, Task
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TASK = TaskDescription("toy")
 
 
 @pytest.fixture(scope="module")
-def tiny_search():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import tiny_search
-
-        yield tiny_search
-        for name in [name for name in sys.modules if name.split(".")[0] in ("corpora", "nas_tables", "result")]:
-            del sys.modules[name]
-        del sys.modules["tiny_search"]
-    torch.set_num_threads(threads)
+def tiny_search(script):
+    return script("tiny_search")
 
 
 def toy(name, shape, seed=0):

@@ -223,9 +223,8 @@ def gone_on(
 ) -> tuple[nn.Sequential, int]:
     """The network that was chosen, trained further on all examples, those too by which it was chosen; and the steps.
 
-    It stays as it is where the seconds are too few for that to be worth it, or where the training diverges. On tasks of
-    the corpus, 300 steps after 600 are worth 2.6 +- .9 points; as many on the examples it knows are worth none, and
-    1,200 from the beginning, on all examples, 2.1 +- .9.
+    It stays as it is where the seconds are too few for that to be worth it, or where the training diverges. What other
+    endings are worth is measured by `benchmarks/tiny_ending.py`.
 
     Args:
         network: In evaluation mode.
