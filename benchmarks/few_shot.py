@@ -25,6 +25,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -485,6 +486,13 @@ def start(unit: Unit, arguments: argparse.Namespace, checkpoints: Path) -> "subp
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(arguments.threads)})
 
 
+def follow(parent: int) -> None:
+    """Ends this process once that which began it has ended, however it did: two would write one checkpoint."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def try_out(unit: Unit, scale: Scale, changes: Sequence[str]) -> None:
     """Trains with other settings, and looks at validation tasks alone."""
     training = unit.training
@@ -553,6 +561,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoints = arguments.checkpoints or HERE / "checkpoints" / FILES[arguments.which]
     units = list(UNITS[arguments.which](arguments.seeds))
     if arguments.unit:
+        threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
         unit = next(unit for unit in units if unit.name == arguments.unit)
         rows = run_unit(unit, scale, folder_of(unit, checkpoints))
         (folder_of(unit, checkpoints) / "rows.json").write_text(json.dumps(rows), "utf-8")

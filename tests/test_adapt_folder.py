@@ -7,7 +7,14 @@ from PIL import Image, ImageDraw
 
 from quickstudy import Prior, Recipe
 from quickstudy.adapt_folder import adapt_folder, self_check, share_of_the_choice, stratified_folds
-from quickstudy.errors import ShapeError, TaskError, TooFewExamplesError, UnreadablePictureError
+from quickstudy.errors import (
+    DataError,
+    OutputExistsError,
+    ShapeError,
+    TaskError,
+    TooFewExamplesError,
+    UnreadablePictureError,
+)
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.tasks.episodes import LabelledSet
@@ -106,6 +113,15 @@ def test_nothing_is_written_without_a_place_for_it(pictures):
     labelled, new, out = pictures
     adapt_folder(make_prior(), labelled, name="mine", predict=new, check=False)
     assert not out.exists()
+
+
+def test_results_do_not_go_among_the_classes_or_over_a_file(pictures):
+    labelled, new, _ = pictures
+    with pytest.raises(DataError, match="would lie among the classes"):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=labelled / "out", check=False)
+    file = next(path for path in labelled.rglob("*") if path.is_file())
+    with pytest.raises(OutputExistsError, match="is a file"):
+        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=file, check=False)
 
 
 def test_two_pictures_a_class_are_enough_to_check_with(tmp_path):

@@ -23,6 +23,7 @@ from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
+from quickstudy.training.train_prior import refuse_as_folder
 from quickstudy.training.unknown import Threshold, even_shots, nearest
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,10 @@ def adapt_folder(
         TaskError: Where `unknown` is asked of a prior without thresholds.
         DataError, TooFewExamplesError: Where the pictures cannot be read or do not make a task.
         ShapeError: Where the prior cannot tell so many classes apart.
+        OutputExistsError, DataError: Where `out` is a file, or lies among the classes.
     """
+    if out is not None:
+        refuse_as_folder(out, folder)
     say = on_stage or (lambda stage: None)
     start = time.perf_counter()
     encoder = PictureEncoder.from_settings(prior.encoder)

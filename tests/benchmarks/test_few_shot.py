@@ -21,6 +21,16 @@ def unit_of(few_shot, learner, which="equal_time"):
     return next(unit for unit in few_shot.UNITS[which]([0]) if unit.method == learner)
 
 
+def test_a_unit_ends_with_the_process_that_began_it(few_shot, monkeypatch):
+    parents, left = iter([7, 7, 1]), list[int]()
+    monkeypatch.setattr(few_shot.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(few_shot.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(few_shot.os, "_exit", left.append)
+    few_shot.follow(7)
+    assert left == [1]
+    assert not list(parents)
+
+
 def test_every_learner_is_in_every_setting_and_every_unit_has_a_name_of_its_own(few_shot):
     units = list(few_shot.equal_time([0]))
     assert {(u.method, u.settings[0]) for u in units} == {(m, s) for m in LEARNERS for s in few_shot.SETTINGS}
