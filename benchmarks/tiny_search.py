@@ -29,9 +29,11 @@ is taken for the nearest one that is left, and AON, which goes from neighbour to
 
 **live.** Every method has the same seconds of one core, and the same limits. Seconds are the processor's: clocks are
 set to them, so that other work on the machine takes none. Those that search do so with `quickstudy.search`, that is
-with the same halving and final training, and set a quarter of the examples aside to choose by; the two that do not
-train one network on all examples, for all of the seconds. A search ends when its final trainings have had their
-steps, which may be before its seconds are over: the more so, the smaller its networks. The rows "seconds used" say it.
+with the same halving and final trainings, and set a quarter of the examples aside to choose by; the others train one
+network on all examples, for all of the seconds. A search tries moving inputs about at random and does so where that is
+better on its validation set; the single networks are trained without it, and with it (`moved`), as nobody chooses for
+them. A search ends when its final trainings have had their steps, which may be before its seconds are over: the more
+so, the smaller its networks. The rows "seconds used" say it.
 
 `quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
 proposals as they come, without a surrogate of the task.
@@ -72,6 +74,7 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
+from quickstudy.nas.hunt import MOVED
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import judge, open_task, search
 from quickstudy.nas.search_prior import (
@@ -533,21 +536,27 @@ def by_aon(live: Live) -> Ended:
     return by_search(live, prior=prior, proposer=prior.aon_search())
 
 
-def by_training(live: Live, architecture: Architecture) -> Ended:
+def by_training(live: Live, architecture: Architecture, *, shift: int = 0) -> Ended:
     """One network, on all examples, for all of the seconds."""
     start = time.perf_counter()
     open_task(live.task, live.seed)
     x, y = live.task.support.x[0], live.task.support.y[0]
     for steps in (5, 40):  # the first is for warming up
-        trial = train(fresh(live, architecture), x, y, Schedule(steps=steps), generator=Generator().manual_seed(0))
+        plan = Schedule(steps=steps, shift=shift)
+        trial = train(fresh(live, architecture), x, y, plan, generator=Generator().manual_seed(0))
     network, left = fresh(live, architecture), start + live.seconds - time.perf_counter()
-    plan = Schedule(steps=max(100, int(0.95 * left * trial.steps / trial.seconds)))
+    plan = Schedule(steps=max(100, int(0.95 * left * trial.steps / trial.seconds)), shift=shift)
     train(network, x, y, plan, generator=Generator().manual_seed(live.seed))
     test, _ = judge(network, live.task)
     assert test is not None
     cost = count(live.space, architecture)
     violated = int(not live.limits.allows(cost))
     return Ended(architecture, test.percent, 1, violated, time.perf_counter() - start, cost.parameters)
+
+
+def moves(live: Live) -> int:
+    """By how much a search would move inputs, where it does."""
+    return max(1, round(max(live.space.shape[1:]) / MOVED))
 
 
 def fresh(live: Live, architecture: Architecture) -> torch.nn.Sequential:
@@ -583,7 +592,9 @@ LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
     "random_halving": lambda live: by_search(live, proposer=RandomSearch()),
     "optuna_width_and_depth": lambda live: by_search(live, proposer=Parzen(["width", "depth"], plain_networks)),
     "best_fixed_architecture": lambda live: by_training(live, best_fixed_within(live)),
+    "best_fixed_architecture_moved": lambda live: by_training(live, best_fixed_within(live), shift=moves(live)),
     "largest_that_fits": lambda live: by_training(live, largest_within(live)),
+    "largest_that_fits_moved": lambda live: by_training(live, largest_within(live), shift=moves(live)),
 }
 
 

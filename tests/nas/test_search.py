@@ -67,6 +67,34 @@ def test_what_is_chosen_goes_on_with_all_examples():
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_moved_inputs_are_tried_on_the_best_and_the_better_way_goes_for_the_next(monkeypatch):
+    sound, began = OnOneTask.__call__, []
+
+    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        outcome = sound(self, architecture, schedule, seed=seed, deadline=deadline, keep=keep)
+        if not keep:
+            return outcome
+        began.append((architecture, schedule.shift))
+        return replace(outcome, accuracy=Share(10 if schedule.shift == better else 5, 15))
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    for better in (0, 1):
+        began.clear()
+        result = run()
+        (first, *shifts), (other, again) = zip(*began[:2]), began[2]
+        assert shifts == [(0, 1)]
+        assert len(set(first)) == 1
+        assert other not in first
+        assert again == better
+        assert len(began) == 3
+        assert [share.right for _, share in result.finalists] == [10, 10]
+        assert {architecture for architecture, _ in result.finalists} == {first[0], other}
+        assert result.settings["inputs in it"] == ("moved at random, by 1 at most" if better else "as they are")
+    began.clear()
+    run(schedule=Schedule(shift=2))
+    assert [shift for _, shift in began] == [2, 2]
+
+
 def test_it_does_not_where_seconds_are_few_or_it_diverges():
     space, data = open_task(toy(), 0)
     network = OnOneTask(space, data).network(space.sample(generator=Generator().manual_seed(0)), seed=0).eval()

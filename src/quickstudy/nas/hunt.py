@@ -41,6 +41,8 @@ SMALLEST = 0.5
 """Points that are added to errors whose ratio is taken."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
+MOVED = 28
+"""Of so many pixels, or steps in time, inputs are moved by one where that is tried."""
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
@@ -54,8 +56,8 @@ class Hunted:
 
     best: tuple[Tried, ...]
     """Those that succeeded and keep to the limits, the best by their values first."""
-    finalists: tuple[tuple[Architecture, Outcome], ...]
-    """Those that were trained to the end, the best by its validation accuracy first."""
+    finalists: tuple["Finalist", ...]
+    """What was trained to the end, the best by its validation accuracy first."""
     tried: tuple[Tried, ...]
     steps: int
     """Of the shortest training."""
@@ -113,6 +115,20 @@ def share(outcome: Outcome) -> Share:
     """The accuracy of a training that succeeded."""
     assert outcome.accuracy is not None
     return outcome.accuracy
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """An architecture that was trained to the end."""
+
+    architecture: Architecture
+    schedule: Schedule
+    outcome: Outcome
+
+    @property
+    def right(self) -> int:
+        """Validation examples that it names rightly; none where its training failed."""
+        return 0 if self.outcome.accuracy is None else self.outcome.accuracy.right
 
 
 @dataclass(frozen=True)
@@ -315,39 +331,65 @@ class Hunt:
             found.setdefault(one.architecture, one)
         return list(found.values())
 
-    def train_to_the_end(
-        self, best: Sequence[Tried], pool: Workers, *, keep: bool
-    ) -> list[tuple[Architecture, Outcome]]:
-        """Architectures and what came of their last training; the best by its validation accuracy first.
+    def train_to_the_end(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[Finalist]:
+        """What came of the last trainings; the best by its validation accuracy first.
 
-        Seconds are left in which the one that is chosen goes on.
+        The first architecture is trained with every schedule, the others with that which was the better for it. Each
+        training has as much of the seconds, and some are left in which the one that is chosen goes on.
 
         Raises:
             OutcomeError: Where none of them succeeded.
         """
         self.tell("training the best")
+        first, others = best[0], best[1:]
+        found = self.last_trainings([(first, each) for each in self.endings()], pool, later=len(others), keep=keep)
+        better = max(found, key=lambda one: one.right).schedule
+        found += self.last_trainings([(one, better) for one in others], pool, later=0, keep=keep)
+        trained = [one for one in found if one.outcome.accuracy is not None]
+        if not trained:
+            raise nothing_succeeded([one.outcome.why for one in found])
+        return sorted(trained, key=lambda one: -one.right)
+
+    def endings(self) -> list[Schedule]:
+        """The schedules of last trainings: as it is, and with inputs that are moved about, unless they are already."""
+        schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
+        longest = max(self.trainer.space.shape[1:])
+        moved = replace(schedule, shift=max(1, round(longest / MOVED)))
+        return [schedule] if schedule.shift or schedule.flip else [schedule, moved]
+
+    def last_trainings(
+        self, wanted: Sequence[tuple[Tried, Schedule]], pool: Workers, *, later: int, keep: bool
+    ) -> list[Finalist]:
+        """Trainings side by side, or one after the other where there is one process.
+
+        Args:
+            wanted: What is trained, and how.
+            pool: Where.
+            later: Trainings that come when these have ended.
+            keep: Whether weights are kept.
+        """
         n = pool.n
 
         def begin(i: int) -> "Future[Outcome]":
-            each = self.left() / ((len(best) - i if n == 1 else 1) + FURTHER)
+            one, schedule = wanted[i]
+            each = self.left() / ((len(wanted) - i if n == 1 else 1) + later + FURTHER)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
-            schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
-            return pool.submit(best[i].architecture, schedule, seed=self.seed, deadline=deadline, keep=keep)
+            return pool.submit(one.architecture, schedule, seed=self.seed, deadline=deadline, keep=keep)
 
-        futures = [begin(i) for i in range(len(best))]
+        futures = [begin(i) for i in range(len(wanted))]
         outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
-        outcomes = [self.enough(one, found, pool, keep=keep) for one, found in zip(best, outcomes)]
-        trained = [(one.architecture, found) for one, found in zip(best, outcomes) if found.accuracy is not None]
-        if not trained:
-            raise nothing_succeeded([found.why for found in outcomes])
-        return sorted(trained, key=lambda pair: -share(pair[1]).right)
+        return [
+            Finalist(one.architecture, schedule, self.enough(one, found, schedule, pool, keep=keep))
+            for (one, schedule), found in zip(wanted, outcomes)
+        ]
 
-    def enough(self, one: Tried, outcome: Outcome, pool: Workers, *, keep: bool) -> Outcome:
+    def enough(self, one: Tried, outcome: Outcome, schedule: Schedule, pool: Workers, *, keep: bool) -> Outcome:
         """The outcome of a last training, or of that by which its place was earned where the last had fewer steps."""
         steps = self.steps * ETA ** (len(one.accuracies) - 1)
-        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps:
+        as_tried = replace(self.schedule, steps=schedule.steps) == schedule
+        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps or not as_tried:
             return outcome
-        schedule, seed = replace(self.schedule, steps=steps), seed_of(self.seed, one.architecture)
+        schedule, seed = replace(schedule, steps=steps), seed_of(self.seed, one.architecture)
         again = pool.submit(one.architecture, schedule, seed=seed, keep=keep)
         return replace(again.result(), complete=False)
 

@@ -16,9 +16,9 @@ from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
+from quickstudy.nas.budget import FURTHER, Budget
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import hunt, share
+from quickstudy.nas.hunt import Finalist, hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
@@ -105,9 +105,10 @@ def search(
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
-    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, and
-    one of them is chosen on the validation set. That one goes on, for half as many steps and at half the rate, with all
-    of the support set. It is judged on the query set, which is looked at once.
+    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, the
+    first of them also with inputs that are moved about at random, and one training is chosen on the validation set. Its
+    network goes on, for half as many steps and at half the rate, with all of the support set. It is judged on the query
+    set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -119,7 +120,8 @@ def search(
         storage: Where trials are kept, a file of SQLite or a URL; a search of the same examples with the same seed goes
             on from there, and several may share it. None keeps them in memory.
         name: Of the task, in the storage.
-        schedule: Batch and rates of each training; its steps follow from the budget.
+        schedule: Batch and rates of each training; its steps follow from the budget. Where it moves or mirrors inputs,
+            all trainings do.
         seed: Of all randomness. The clock decides how many trials there are: only searches by trials repeat exactly.
         on_progress: Is called when a trial has ended.
 
@@ -170,24 +172,23 @@ def search(
         on_progress=on_progress,
         keep=True,
     )
-    networks = [trained(trainer, architecture, outcome, seed) for architecture, outcome in hunted.finalists]
+    networks = [trained(trainer, one.architecture, one.outcome, seed) for one in hunted.finalists]
     latencies = [measure_latency(network, space.shape) for network in networks]
     chosen = first_within(latencies, limits.max_latency)
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
-    architecture, outcome = finalists[0]
+    architecture, outcome, last = finalists[0].architecture, finalists[0].outcome, finalists[0].schedule
     if on_progress is not None:
         on_progress(Progress.of("training the chosen one on all examples", hunted.tried, start=start, budget=budget))
-    steps = hunted.steps * ETA**RUNGS
     network, further = gone_on(
         networks[chosen],
         data,
-        replace(schedule, steps=steps),
+        last,
         seed=seed,
         step=outcome.seconds / outcome.steps,
         deadline=None if budget.seconds is None else start + budget.seconds,
     )
     test, confusion = judge(network, task)
-    cut = None if outcome.complete else f"{outcome.steps:,} of {steps:,} steps"
+    cut = None if outcome.complete else f"{outcome.steps:,} of {last.steps:,} steps"
     return SearchResult(
         space,
         architecture,
@@ -199,12 +200,14 @@ def search(
         test,
         confusion,
         hunted.tried,
-        tuple((each, share(done)) for each, done in finalists),
+        tuple(best_of_each(finalists).items()),
         time.perf_counter() - start,
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": (cut or f"{steps:,} steps") + (f", {further:,} more on all examples" if further else ""),
+            "final training": (cut or f"{last.steps:,} steps")
+            + (f", {further:,} more on all examples" if further else ""),
+            "inputs in it": f"moved at random, by {last.shift} at most" if last.shift else "as they are",
             "seed": str(seed),
         },
         cut,
@@ -246,6 +249,14 @@ def gone_on(
     except DivergedError:
         return network, 0
     return further, done.steps
+
+
+def best_of_each(finalists: Sequence[Finalist]) -> dict[Architecture, Share]:
+    """The accuracy of each architecture in the first of its trainings."""
+    found = dict[Architecture, Share]()
+    for one in finalists:
+        found.setdefault(one.architecture, share(one.outcome))
+    return found
 
 
 def first_within(latencies: Sequence[float], limit: float | None) -> int:
