@@ -19,6 +19,7 @@ import torch
 from result import HERE, Result
 
 from quickstudy import MAML, MLP, Learner, Progress, Reptile, evaluate, meta_train
+from quickstudy.errors import DivergedError
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.tasks.sinusoid import Sinusoid
@@ -42,9 +43,10 @@ class Method:
         iterations: int = ITERATIONS,
         lr: float = LR,
         cosine: bool = False,
+        clip: float | None = None,
         at_test: Callable[[MLP, Learner, int], Learner] | None = None,
     ) -> None:
-        self.learner, self.iterations, self.lr, self.cosine = learner, iterations, lr, cosine
+        self.learner, self.iterations, self.lr, self.cosine, self.clip = learner, iterations, lr, cosine, clip
         self.source = Sinusoid(n_shot=n_shot, n_query=n_shot)
         self.at_test = at_test or (lambda net, trained, steps: MAML(net, lr=INNER_LR, steps=steps))
 
@@ -68,8 +70,12 @@ METHODS = {
     "maml, trained on 5 points": Method(lambda net: MAML(net, lr=INNER_LR), n_shot=5),
     "first-order maml": Method(lambda net: MAML(net, lr=INNER_LR, order=1)),
     "meta-sgd": Method(MetaSGD, at_test=more_steps),
+    # five steps of rates that it learns, and that nothing bounds: a step too long is to have no more say than others
     "maml++, 5 steps": Method(
-        lambda net: MAMLPlusPlus(net, lr=INNER_LR, steps=5, per_step_norm=False), cosine=True, at_test=adapt_steps
+        lambda net: MAMLPlusPlus(net, lr=INNER_LR, steps=5, per_step_norm=False),
+        cosine=True,
+        clip=10.0,
+        at_test=adapt_steps,
     ),
     "reptile, 5 steps": Method(lambda net: Reptile(net, lr=INNER_LR, steps=5), lr=1.0, cosine=True),
     # all tasks as one: what a network learns that is asked before it has adapted
@@ -93,6 +99,7 @@ def train(name: str, seed: int, result: Result, checkpoints: Path) -> None:
             tasks_per_step=TASKS_PER_STEP,
             lr=method.lr,
             schedule="cosine" if method.cosine else "constant",
+            clip=method.clip,
             seed=seed,
             out=checkpoints / f"{name.replace(',', '').replace(' ', '-')}-{seed}",
             resume=True,
@@ -140,7 +147,7 @@ def main() -> None:
         settings={
             "network": "1-40-40-1, ReLU",
             "inner rate": INNER_LR,
-            "outer": "Adam 0.001 (Reptile: SGD 1, and cosine annealing, as for MAML++)",
+            "outer": "Adam 0.001 (Reptile: SGD 1, and cosine annealing, as for MAML++, whose gradients are clipped at 10)",
             "tasks an outer step": TASKS_PER_STEP,
             "outer steps": ITERATIONS,
             "test": "5 support points, 100 query points, 600 tasks, the same ones for all",
@@ -160,7 +167,12 @@ def main() -> None:
     if not units:
         print("sinusoid: every unit has its rows.")
     for name, seed in units if arguments.all else units[:1]:
-        train(name, seed, result, HERE / "checkpoints" / "sinusoid")
+        try:
+            train(name, seed, result, HERE / "checkpoints" / "sinusoid")
+        except DivergedError as error:
+            print(f"{name}, seed {seed}: {error}", flush=True)
+            for steps in TEST_STEPS:
+                result.add(name, after(steps), METRIC, None, seed=seed, why="its training diverged")
 
 
 if __name__ == "__main__":
