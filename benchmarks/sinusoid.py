@@ -147,7 +147,7 @@ def main() -> None:
         settings={
             "network": "1-40-40-1, ReLU",
             "inner rate": INNER_LR,
-            "outer": "Adam 0.001 (Reptile: SGD 1, and cosine annealing, as for MAML++, whose gradients are clipped at 10)",
+            "outer": "Adam 0.001 (Reptile: SGD 1; both it and MAML++: cosine annealing; MAML++: clipped at 10)",
             "tasks an outer step": TASKS_PER_STEP,
             "outer steps": ITERATIONS,
             "test": "5 support points, 100 query points, 600 tasks, the same ones for all",

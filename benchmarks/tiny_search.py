@@ -43,6 +43,7 @@ import argparse
 import hashlib
 import json
 import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -286,7 +287,10 @@ def prior_of(target: str, variant: Variant = Variant()) -> SearchPrior:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f"{key}.", suffix=".tmp", dir=path.parent))
             save_search_prior(partial, learn_prior(known, variant))
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except OSError:  # another process was first
+                shutil.rmtree(partial)
             print(f"a prior of {len(known)} tasks, {variant}: {time.process_time() - start:.0f} s", flush=True)
         _PRIORS[key] = load_search_prior(path)
     return _PRIORS[key]

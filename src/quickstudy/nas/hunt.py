@@ -125,11 +125,6 @@ class Finalist:
     schedule: Schedule
     outcome: Outcome
 
-    @property
-    def right(self) -> int:
-        """Validation examples that it names rightly; none where its training failed."""
-        return 0 if self.outcome.accuracy is None else self.outcome.accuracy.right
-
 
 @dataclass(frozen=True)
 class Running:
@@ -334,54 +329,35 @@ class Hunt:
     def train_to_the_end(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[Finalist]:
         """What came of the last trainings; the best by its validation accuracy first.
 
-        The first architecture is trained with every schedule, the others with that which was the better for it. Each
-        training has as much of the seconds, and some are left in which the one that is chosen goes on.
+        The first architecture is trained with inputs that are moved about, unless all are, and the second without: the
+        validation set chooses between both at once. Each training has as much of the seconds, and some are left in
+        which the one that is chosen goes on.
 
         Raises:
             OutcomeError: Where none of them succeeded.
         """
         self.tell("training the best")
-        first, others = best[0], best[1:]
-        found = self.last_trainings([(first, each) for each in self.endings()], pool, later=len(others), keep=keep)
-        better = max(found, key=lambda one: one.right).schedule
-        found += self.last_trainings([(one, better) for one in others], pool, later=0, keep=keep)
-        trained = [one for one in found if one.outcome.accuracy is not None]
-        if not trained:
-            raise nothing_succeeded([one.outcome.why for one in found])
-        return sorted(trained, key=lambda one: -one.right)
-
-    def endings(self) -> list[Schedule]:
-        """The schedules of last trainings: as it is, and with inputs that are moved about, unless they are already."""
-        schedule = replace(self.schedule, steps=self.steps * ETA**RUNGS)
+        schedule, n = replace(self.schedule, steps=self.steps * ETA**RUNGS), pool.n
         longest = max(self.trainer.space.shape[1:])
-        moved = replace(schedule, shift=max(1, round(longest / MOVED)))
-        return [schedule] if schedule.shift or schedule.flip else [schedule, moved]
-
-    def last_trainings(
-        self, wanted: Sequence[tuple[Tried, Schedule]], pool: Workers, *, later: int, keep: bool
-    ) -> list[Finalist]:
-        """Trainings side by side, or one after the other where there is one process.
-
-        Args:
-            wanted: What is trained, and how.
-            pool: Where.
-            later: Trainings that come when these have ended.
-            keep: Whether weights are kept.
-        """
-        n = pool.n
+        moved = replace(schedule, shift=schedule.shift or max(1, round(longest / MOVED)))
+        wanted = list(dict.fromkeys([(best[0], moved), (best[-1], schedule)]))
 
         def begin(i: int) -> "Future[Outcome]":
-            one, schedule = wanted[i]
-            each = self.left() / ((len(wanted) - i if n == 1 else 1) + later + FURTHER)
+            one, plan = wanted[i]
+            each = self.left() / ((len(wanted) - i if n == 1 else 1) + FURTHER)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
-            return pool.submit(one.architecture, schedule, seed=self.seed, deadline=deadline, keep=keep)
+            return pool.submit(one.architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
 
         futures = [begin(i) for i in range(len(wanted))]
         outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
-        return [
-            Finalist(one.architecture, schedule, self.enough(one, found, schedule, pool, keep=keep))
-            for (one, schedule), found in zip(wanted, outcomes)
+        found = [
+            Finalist(one.architecture, plan, self.enough(one, outcome, plan, pool, keep=keep))
+            for (one, plan), outcome in zip(wanted, outcomes)
         ]
+        trained = [one for one in found if one.outcome.accuracy is not None]
+        if not trained:
+            raise nothing_succeeded([one.outcome.why for one in found])
+        return sorted(trained, key=lambda one: -share(one.outcome).right)
 
     def enough(self, one: Tried, outcome: Outcome, schedule: Schedule, pool: Workers, *, keep: bool) -> Outcome:
         """The outcome of a last training, or of that by which its place was earned where the last had fewer steps."""

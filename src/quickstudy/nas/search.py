@@ -106,9 +106,9 @@ def search(
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
     errors as the others had left after going on. In the end the two best are trained for nine times as many steps, the
-    first of them also with inputs that are moved about at random, and one training is chosen on the validation set. Its
-    network goes on, for half as many steps and at half the rate, with all of the support set. It is judged on the query
-    set, which is looked at once.
+    first with inputs that are moved about at random and the second without, and one of them is chosen on the validation
+    set. That one goes on, for half as many steps and at half the rate, with all of the support set. It is judged on the
+    query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -120,8 +120,8 @@ def search(
         storage: Where trials are kept, a file of SQLite or a URL; a search of the same examples with the same seed goes
             on from there, and several may share it. None keeps them in memory.
         name: Of the task, in the storage.
-        schedule: Batch and rates of each training; its steps follow from the budget. Where it moves or mirrors inputs,
-            all trainings do.
+        schedule: Batch and rates of each training; its steps follow from the budget. Where it moves inputs, all
+            trainings do.
         seed: Of all randomness. The clock decides how many trials there are: only searches by trials repeat exactly.
         on_progress: Is called when a trial has ended.
 
