@@ -11,7 +11,7 @@ RUNGS = 2
 """Rungs of a search; final training is one more."""
 WISHED = 20
 """Architectures that the search should be able to try."""
-SEARCHED, LATEST = 0.55, 0.7
+SEARCHED, LATEST = 0.4, 0.5
 """The parts of the seconds after which no trial begins, and by which every trial has ended."""
 FURTHER = 0.5
 """For so many of its last training's steps the chosen network goes on with all examples."""
