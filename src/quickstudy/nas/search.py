@@ -207,7 +207,9 @@ def search(
             "first rung": f"{hunted.steps} steps",
             "final training": (cut or f"{last.steps:,} steps")
             + (f", {further:,} more on all examples" if further else ""),
-            "inputs in it": f"moved at random, by {last.shift} at most" if last.shift else "as they are",
+            "inputs in the final training": f"moved at random, by {last.shift} at most"
+            if last.shift
+            else "as they are",
             "seed": str(seed),
         },
         cut,
