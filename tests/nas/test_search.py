@@ -318,7 +318,7 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     assert {len(one.accuracies) for one in result.tried} == {2}
     assert result.expected == Share(10 * ETA, 1000)
     assert result.cut == "30 of 90 steps"
-    assert result.settings["final training"] == "30 of 90 steps, 45 more on all examples"
+    assert result.settings["final training"] == "30 of 90 steps, 15 more on all examples"
     assert run().cut is None
 
 

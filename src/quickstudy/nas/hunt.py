@@ -25,7 +25,7 @@ from quickstudy.nas.limited import Limited
 from quickstudy.nas.pace import Latency, Pace
 from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
-from quickstudy.nas.train import Schedule
+from quickstudy.nas.train import SHARE, Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
 from quickstudy.nas.tried import AT, LATENCY, RIGHT, Progress, Tried, number, read
 from quickstudy.nas.workers import KILLED, Workers, workers
@@ -337,15 +337,15 @@ class Hunt:
             OutcomeError: Where none of them succeeded.
         """
         self.tell("training the best")
-        schedule, n = replace(self.schedule, steps=self.steps * ETA**RUNGS), pool.n
         longest = max(self.trainer.space.shape[1:])
-        moved = replace(schedule, shift=schedule.shift or max(1, round(longest / MOVED)))
-        wanted = list(dict.fromkeys([(best[0], moved), (best[-1], schedule)]))
+        moved = replace(self.schedule, shift=self.schedule.shift or max(1, round(longest / MOVED)))
+        wanted, n = list(dict.fromkeys([(best[0], moved), (best[-1], self.schedule)])), pool.n
 
         def begin(i: int) -> "Future[Outcome]":
             one, plan = wanted[i]
             each = self.left() / ((len(wanted) - i if n == 1 else 1) + FURTHER)
             deadline = None if self.budget.seconds is None else time.perf_counter() + each
+            plan = replace(plan, steps=self.last(one, each))
             return pool.submit(one.architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
 
         futures = [begin(i) for i in range(len(wanted))]
@@ -359,11 +359,18 @@ class Hunt:
             raise nothing_succeeded([one.outcome.why for one in found])
         return sorted(trained, key=lambda one: -share(one.outcome).right)
 
+    def last(self, one: Tried, seconds: float) -> int:
+        """Steps of a last training: one rung more than the last one's, and up to two where there are seconds for it."""
+        least: int = self.steps * ETA**RUNGS
+        if math.isinf(seconds):
+            return least
+        takes = self.pace.seconds(one.cost, 1)
+        return max(least, min(least * ETA, int(SHARE * seconds / takes))) if takes else least
+
     def enough(self, one: Tried, outcome: Outcome, schedule: Schedule, pool: Workers, *, keep: bool) -> Outcome:
         """The outcome of a last training, or of that by which its place was earned where the last had fewer steps."""
         steps = self.steps * ETA ** (len(one.accuracies) - 1)
-        as_tried = replace(self.schedule, steps=schedule.steps) == schedule
-        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps or not as_tried:
+        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps or schedule != self.schedule:
             return outcome
         schedule, seed = replace(schedule, steps=steps), seed_of(self.seed, one.architecture)
         again = pool.submit(one.architecture, schedule, seed=seed, keep=keep)

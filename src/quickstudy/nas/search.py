@@ -16,7 +16,7 @@ from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.budget import FURTHER, Budget
+from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.hunt import Finalist, hunt, share
 from quickstudy.nas.proxies import measure_latency
@@ -105,10 +105,10 @@ def search(
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
-    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, the
-    first with inputs that are moved about at random and the second without, and one of them is chosen on the validation
-    set. That one goes on, for half as many steps and at half the rate, with all of the support set. It is judged on the
-    query set, which is looked at once.
+    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, or
+    more where there are seconds for it, the first with inputs that are moved about at random and the second without.
+    One of them is chosen on the validation set. It goes on, for half as many steps and at half the rate, with all of
+    the support set, and is judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -182,13 +182,14 @@ def search(
     network, further = gone_on(
         networks[chosen],
         data,
-        last,
+        replace(last, steps=outcome.steps),
         seed=seed,
         step=outcome.seconds / outcome.steps,
         deadline=None if budget.seconds is None else start + budget.seconds,
     )
     test, confusion = judge(network, task)
-    cut = None if outcome.complete else f"{outcome.steps:,} of {last.steps:,} steps"
+    least = hunted.steps * ETA**RUNGS
+    cut = None if outcome.steps >= least else f"{outcome.steps:,} of {least:,} steps"
     return SearchResult(
         space,
         architecture,
@@ -205,7 +206,7 @@ def search(
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": (cut or f"{last.steps:,} steps")
+            "final training": (cut or f"{outcome.steps:,} steps")
             + (f", {further:,} more on all examples" if further else ""),
             "inputs in the final training": f"moved at random, by {last.shift} at most"
             if last.shift
