@@ -60,7 +60,7 @@ def test_what_is_chosen_goes_on_with_all_examples():
     assert sorted(x.flatten(1).sum(1).tolist()) == sorted(task.support.x[0].flatten(1).sum(1).tolist())
     network = trainer.network(result.architecture, seed=0)
     with one_thread():
-        shift = int(result.settings["inputs in the final training"].startswith("moved"))
+        shift = int(result.settings["inputs in it"].startswith("moved"))
         train(network, data.x, data.y, Schedule(steps=steps, shift=shift), generator=Generator().manual_seed(0))
         again = Schedule(steps=steps // 2, lr=AGAIN * Schedule().lr, shift=shift)
         train(network, x, y, again, generator=Generator().manual_seed(0))
@@ -86,9 +86,7 @@ def test_the_validation_set_chooses_between_the_best_with_moved_inputs_and_the_n
         assert began == [(best[0].architecture, 1), (best[1].architecture, 0)]
         assert result.architecture == began[1 - better][0]
         assert [share.right for _, share in result.finalists] == [10, 5]
-        assert result.settings["inputs in the final training"] == (
-            "moved at random, by 1 at most" if better else "as they are"
-        )
+        assert result.settings["inputs in it"] == ("moved at random, by 1 at most" if better else "as they are")
     began.clear()
     result = run(budget=replace(FEW, trials=1))
     assert began == [(result.architecture, 1), (result.architecture, 0)]

@@ -190,6 +190,7 @@ def search(
     test, confusion = judge(network, task)
     least = hunted.steps * ETA**RUNGS
     cut = None if outcome.steps >= least else f"{outcome.steps:,} of {least:,} steps"
+    more = f", {further:,} more on all examples" if further else ""
     return SearchResult(
         space,
         architecture,
@@ -206,11 +207,8 @@ def search(
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
-            "final training": (cut or f"{outcome.steps:,} steps")
-            + (f", {further:,} more on all examples" if further else ""),
-            "inputs in the final training": f"moved at random, by {last.shift} at most"
-            if last.shift
-            else "as they are",
+            "final training": (cut or f"{outcome.steps:,} steps") + more,
+            "inputs in it": f"moved at random, by {last.shift} at most" if last.shift else "as they are",
             "seed": str(seed),
         },
         cut,
