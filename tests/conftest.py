@@ -1,3 +1,23 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
 torch.set_num_threads(1)  # many tiny tensors: threads would only wait for one another
+
+
+@pytest.fixture(scope="module")
+def script():
+    """Imports a script of benchmarks/ by its name; with the file of tests, all that lies beside it is forgotten."""
+    threads, before = torch.get_num_threads(), set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+    torch.set_num_threads(threads)

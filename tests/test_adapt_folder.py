@@ -290,7 +290,7 @@ def test_pictures_of_any_size_and_mode_are_read(tmp_path):
     ):
         draw(SHAPES[i % 3], 0, mode, size).save(tmp_path / SHAPES[i % 3] / f"other {i}.png")
     draw("ring", 0, "RGB", (500, 400)).save(tmp_path / "ring" / "photograph.jpg")
-    report, _ = adapt_folder(make_prior(), tmp_path, name="mine", out=tmp_path / "out", check=False)
+    report, _ = adapt_folder(make_prior(), tmp_path, name="mine", check=False)
     assert report.support.shape == (9, 1, 28, 28)
 
 
