@@ -125,9 +125,9 @@ SETTINGS = [
     Setting("glyphs", 5, 1),
     Setting("omniglot", 5, 1),
     Setting("cifar_fs", 5, 1),
-    Setting("glyphs", 20, 1),
     Setting("omniglot", 20, 1),
     Setting("cifar_fs", 5, 5),
+    Setting("glyphs", 20, 1),
 ]
 SHAPES = {"omniglot": (1, 28, 28), "glyphs": (1, 28, 28), "cifar_fs": (3, 32, 32)}
 
