@@ -12,6 +12,7 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
 from quickstudy.nas.network import load_network
 from quickstudy.nas.train import answer
+from quickstudy.report import Score
 from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data, warnings
 from quickstudy.tasks.load_task import load_task
 
@@ -73,6 +74,9 @@ def test_the_report_and_the_files_say_the_same_as_the_result(found, arrays):
     assert settings["training"]["test"] == str(result.result.test)
     assert (out / STUDIES).exists()
     assert stages[-1] == "writing the report"
+    assert "before it went on with these too" in page
+    expected = f"{result.result.expected}, before the last {result.result.further} steps"
+    assert settings["training"]["validation"] == expected
 
 
 def test_the_lines_of_python_in_the_report_run(found, arrays):
@@ -97,11 +101,19 @@ def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path)
     assert narrow.attempts[narrow.chosen].parameters == narrow.costs[0].found
 
 
+def test_more_seconds_are_advised_only_where_the_search_has_used_those_it_had(found, arrays):
+    result, best = found[0].result, Score("nearest neighbour", "test", 101.0, None, 15, None, 90.0, 100.0)
+    for seconds, advised in ((20.0, False), (59.0, True)):
+        told = warnings(load_task(arrays), replace(result, seconds=seconds), best, Budget(seconds=60))
+        (advice,) = [warning for warning in told if warning.startswith("Nearest neighbour is better")]
+        assert ("more seconds" in advice) is advised
+
+
 def test_few_validation_examples_are_told_of(found):
     assert any("validation examples" in warning for warning in found[0].report.warnings)
 
 
 def test_a_network_that_is_slower_than_it_was_when_it_was_tried_is_told(found, arrays):
     slow = replace(found[0].result, limits=Limits(max_latency=1e-6))
-    assert warnings(load_task(arrays), slow, None)[0].startswith("Measured once more, a prediction takes")
-    assert not any("Measured" in one for one in warnings(load_task(arrays), found[0].result, None))
+    assert warnings(load_task(arrays), slow, None, Budget())[0].startswith("Measured once more, a prediction takes")
+    assert not any("Measured" in one for one in warnings(load_task(arrays), found[0].result, None, Budget()))

@@ -38,6 +38,10 @@ FEW = 100
 """Validation examples below which the report warns."""
 LOOK_ALIKE, MOST = 3, 6
 """Mistakes of a kind before the report warns of it, and warnings at most."""
+COMPARED = 1000
+"""Examples on which the export is compared with torch, at most."""
+USED = 0.9
+"""The part of its seconds that a search has used to which more would be of use."""
 QUERIES = 200
 """Test examples whose nearest neighbours are sought together."""
 
@@ -82,11 +86,11 @@ def search_data(
     Raises:
         QuickstudyError: As `search` and `export_onnx` do.
     """
-    start, say = time.perf_counter(), on_stage or (lambda stage: None)
+    start, say, budget = time.perf_counter(), on_stage or (lambda stage: None), budget or Budget()
     out.mkdir(parents=True, exist_ok=True)
     result = search(
         data.task,
-        budget=budget or Budget(),
+        budget=budget,
         limits=limits or Limits(),
         prior=prior,
         proposer=proposer,
@@ -98,7 +102,7 @@ def search_data(
     say("saving the network")
     training = {
         "data": data.name,
-        "validation": str(result.expected),
+        "validation": str(result.expected) + (f", before the last {result.further:,} steps" if result.further else ""),
         "test": str(result.test),
         **result.settings,
         **provenance(),
@@ -107,9 +111,10 @@ def search_data(
     save_network(out / NETWORK, network)
     write_atomically(out / TABLE, table(result).encode())
     say(f"exporting to ONNX, operator set {OPSET}, and comparing")
-    export_onnx(result.network, result.space.shape, out / ONNX, data.class_names)
+    some = real(data.task.support)[0][:COMPARED]
+    export_onnx(result.network, result.space.shape, out / ONNX, data.class_names, examples=some)
     say("writing the report")
-    report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task)), score)
+    report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task), budget), score)
     write_atomically(out / REPORT, render(report).encode())
     return Found(result, report, time.perf_counter() - start)
 
@@ -141,6 +146,7 @@ def summary(
         ),
         test=scored("found by the search", "test", result.test),
         expected=scored("found by the search", "validation", result.expected),
+        went_on=result.further > 0,
         baselines=() if neighbour is None else (neighbour,),
         attempts=tuple(
             Attempt(
@@ -154,6 +160,7 @@ def summary(
             for i, one in enumerate(tried)
         ),
         chosen=chosen,
+        too_slow=result.too_slow,
         confusion=result.confusion,
         examples=one_of_each(*real(data.task.support), result.space.n_classes),
         known=f"The search began with {result.settings['began with']}.",
@@ -197,9 +204,9 @@ def nearest_neighbour(task: Task) -> Score | None:
     return scored("nearest neighbour", "test", Share(right, task.query.n))
 
 
-def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> tuple[str, ...]:
+def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, budget: Budget) -> tuple[str, ...]:
     """What a reader should know before the numbers are believed."""
-    found = []
+    found, short = [], budget.seconds is None or result.seconds > USED * budget.seconds
     if result.cut is not None:
         found.append(f"The final training had only {result.cut}, for the seconds were over. Give the search more.")
     most = result.limits.max_latency
@@ -213,7 +220,7 @@ def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None) -> 
     if result.test is not None and neighbour is not None and neighbour.mean > result.test.percent:
         found.append(
             f"Nearest neighbour is better on the test set, {neighbour.mean:.1f} % against {result.test.percent:.1f} %: "
-            "give the search more seconds or wider limits, or use nearest neighbour."
+            f"give the search {'more seconds or ' if short else ''}wider limits, or use nearest neighbour."
         )
     if result.confusion is not None:
         mistakes = result.confusion - torch.diag(result.confusion.diagonal())

@@ -60,6 +60,23 @@ def test_an_export_that_computes_something_else_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class OffWhereBright(nn.Module):
+    """While it is traced, it answers differently to inputs whose sum is over 1,000, as no random one's is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x.flatten(1).sum(1, keepdim=True)
+        return total / 1000 + int(torch.compiler.is_exporting()) * (total - 1000).relu().sign()
+
+
+def test_an_export_that_differs_on_real_examples_alone_is_refused(tmp_path):
+    path, bright = tmp_path / "net.onnx", torch.full((300, 1, 2), 1000.0)
+    export_onnx(OffWhereBright(), (1, 2), path, ["one"])
+    export_onnx(OffWhereBright(), (1, 2), path, ["one"], examples=bright / 1000)
+    with pytest.raises(ExportError, match="logits differ by 1 from torch's"):
+        export_onnx(OffWhereBright(), (1, 2), tmp_path / "other.onnx", ["one"], examples=bright)
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 1))
     nn.init.constant_(network[1].weight, float("nan"))

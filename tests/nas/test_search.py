@@ -14,7 +14,7 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.search import AGAIN, gone_on, open_task, search
-from quickstudy.nas.train import Schedule, answer, train
+from quickstudy.nas.train import Schedule, Trained, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome
 from quickstudy.nas.workers import Workers, one_thread
 from quickstudy.tasks.task import Examples, Task
@@ -111,6 +111,20 @@ def test_it_does_not_where_seconds_are_few_or_it_diverges():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not network.training
     assert not further()[0].training
+
+
+def test_a_network_that_going_on_has_broken_is_not_delivered(monkeypatch):
+    def breaking(network, x, y, schedule, **options):
+        with torch.no_grad():
+            list(network.parameters())[-1][:] = torch.tensor([1e3, 0, 0])  # one answer to everything
+        return Trained(torch.zeros(schedule.steps), 1.0, complete=True)
+
+    space, data = open_task(toy(), 0)
+    network = OnOneTask(space, data).network(space.sample(generator=Generator().manual_seed(0)), seed=0)
+    with one_thread():
+        train(network, *data.all, Schedule(steps=60), generator=Generator().manual_seed(0))
+    monkeypatch.setattr("quickstudy.nas.search.train", breaking)
+    assert gone_on(network, data, Schedule(steps=8), seed=0, step=1e-9, deadline=None) == (network, 0)
 
 
 def test_a_search_by_trials_repeats_exactly():
@@ -234,6 +248,13 @@ class Free:
 PACE = Free()
 
 
+class Slow(Free):
+    """A step takes nearly a second."""
+
+    def seconds(self, cost, steps):
+        return 0.9 * steps
+
+
 def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch):
     sound, calls = OnOneTask.__call__, []
 
@@ -266,6 +287,40 @@ def test_no_network_is_slower_than_a_limit_of_latency():
     result = run(limits=Limits(max_latency=50.0))
     assert all(0 < one.latency <= 50 for one in result.tried)
     assert result.front("latency")
+
+
+def test_what_is_too_slow_is_no_trial_and_is_told(monkeypatch, tmp_path):
+    def latency(self, architecture, *, seconds=0.02):
+        return 0.5 + sum("conv" in str(value) for _, value in architecture.choices)
+
+    monkeypatch.setattr(OnOneTask, "latency", latency)
+    monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *args: 0.5)
+    result = run(limits=Limits(max_latency=1.7), storage=tmp_path / "studies.db")
+    assert len(result.tried) == 4
+    assert all(one.value is not None and one.latency <= 1.5 for one in result.tried)
+    assert result.too_slow > 0
+    wide = run(limits=LIMITS, budget=replace(FEW, trials=6), storage=tmp_path / "studies.db")
+    assert [one.why for one in wide.tried] == [None] * 6
+    assert wide.too_slow == 0
+
+
+def test_finalists_are_measured_again_and_the_next_takes_the_place_of_one_that_is_too_slow(monkeypatch):
+    sound, began = OnOneTask.__call__, []
+
+    def train(self, architecture, schedule, **options):
+        if options.get("keep"):
+            began.append(architecture)
+        return sound(self, architecture, schedule, **options)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    best = [one.architecture for one in sorted(run().tried, key=lambda one: -one.value)]
+    began.clear()
+    slow = best[0]
+    monkeypatch.setattr(OnOneTask, "latency", lambda self, a, seconds=0.0: 3.0 if seconds and a == slow else 1.0)
+    monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *args: 1.0)
+    result = run(limits=replace(LIMITS, max_latency=2.0))
+    assert began == best[1:3]
+    assert result.architecture in best[1:3]
 
 
 def test_two_examples_a_class_are_enough_and_one_is_not():
@@ -311,7 +366,7 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
         return Outcome(Share(steps, 1000), 1.0, steps, weights=weights, complete=not late)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: Slow())
     result = run(budget=Budget(seconds=60, trials=4, steps=10))
     assert {len(one.accuracies) for one in result.tried} == {2}
     assert result.expected == Share(10 * ETA, 1000)

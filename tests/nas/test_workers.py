@@ -56,6 +56,15 @@ def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_her
     assert "--workers 1" in caplog.text
 
 
+def test_leaving_does_not_wait_for_processes_that_are_still_starting():
+    start = time.perf_counter()
+    with workers(Where(), 2) as pool:
+        assert pool.submit(None, None, seed=0).result().steps == os.getpid()
+        waiting = pool._waiting
+    assert time.perf_counter() - start < 1
+    assert not any(future.done() and not future.cancelled() for future in waiting)
+
+
 def hold_two(told):
     """Has two processes, says which, and waits."""
     with workers(Where(), 2) as pool:

@@ -46,6 +46,7 @@ FULL = replace(
     baselines=(Score("largest that fits", "test", 88.0, None, 20, None, 65.0, 96.0),),
     attempts=TRIED,
     chosen=3,
+    too_slow=1200,
     confusion=torch.tensor([[9, 1], [0, 10]]),
     examples=torch.randint(256, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte(),
     known="It began with what 20 earlier tasks had taught it.",
@@ -78,7 +79,7 @@ def test_it_says_what_was_found_how_good_it_is_and_what_it_costs():
     text = said(FULL)
     for part in (
         "A network for digits, found in 52 seconds",
-        "trained 4 networks on 78 labelled examples of 2 classes. It began with what 20 earlier tasks had taught it.",
+        "trained 3 networks on 78 labelled examples of 2 classes. It began with what 20 earlier tasks had taught it.",
         "was then asked about 20 other examples, once",
         "91.2 % (70.0 to 98.1), 20 examples",
         "93.4 % (75.0 to 99.0), from 15 validation examples",
@@ -92,7 +93,7 @@ def test_it_says_what_was_found_how_good_it_is_and_what_it_costs():
         "largest that fits 88.0 (65.0 to 96.0)",
         "otter 9 of 10",
         "bee 10 of 10",
-        "4 networks were trained; 1 training failed, shown as ×",
+        "3 networks were trained; 1 training failed, shown as ×; 1,200 more were measured and too slow",
         "hollow ones got a part of the training",
         "78 examples in 2 classes, 38 to 40 a class: pictures of 8×8 pixels and 1 channel.",
         "otter 40 examples",
@@ -122,6 +123,8 @@ def test_without_a_test_set_the_expected_accuracy_leads():
     assert "There is no test set to judge it on." in text
     assert "accuracy on the test set" not in text.partition("Against")[0]
     assert "expected accuracy 93.4 %" in text
+    assert "before it went on" not in text
+    assert "15 validation examples, before it went on with these too" in said(replace(FULL, went_on=True))
 
 
 def test_one_of_each_class_is_shown_whatever_its_values_and_channels():

@@ -14,6 +14,7 @@ from quickstudy.cli.terminal import bar, console, note, out_console, prepared, s
 from quickstudy.nas.across_files import CSV, JSON
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
+from quickstudy.nas.search import SearchResult
 from quickstudy.nas.workers import cores
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
 from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES
@@ -149,17 +150,26 @@ def search(
             )
     result = found.result
     rows = Table(show_header=False, box=None)
-    rows.add_row("expected accuracy", f"{result.expected}, on the validation set that it was chosen by")
+    before = ", before it went on with these examples too" if result.further else ""
+    rows.add_row("expected accuracy", f"{result.expected}, on the validation set that it was chosen by{before}")
     if result.test is not None:
         rows.add_row("[bold]test accuracy[/]", f"[bold]{result.test}[/]")
     rows.add_row("parameters", f"{result.cost.parameters:,}")
     rows.add_row("multiply-adds", f"{result.cost.multiply_adds:,}")
     rows.add_row("activations", f"{result.cost.peak_memory:,} bytes")
     rows.add_row("latency", f"{result.latency:.3g} ms on one thread of this machine")
-    rows.add_row("tried", f"{len(result.tried)} architectures in {result.seconds:.0f} s")
+    rows.add_row("tried", tried(result))
     out_console.print(rows)
     where = {name: escape(str(out / name)) for name in (NETWORK, ONNX, TABLE, REPORT)}
     for warning in found.report.warnings:
         note(warning)
     tell(f"the network: {where[NETWORK]} and {where[ONNX]}; all that was tried: {where[TABLE]}")
     tell(f"the report: [bold]{where[REPORT]}[/] ({found.seconds:.0f} s)")
+
+
+def tried(result: SearchResult) -> str:
+    """What became of all architectures, in words."""
+    within = [one for one in result.tried if one.fits]
+    failed = sum(one.value is None for one in within)
+    more = [f"{failed} failed"] * (failed > 0) + [f"{result.too_slow} more were too slow"] * (result.too_slow > 0)
+    return ", ".join([f"{len(within) - failed} architectures", *more]) + f", in {result.seconds:.0f} s"

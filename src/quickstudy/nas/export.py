@@ -23,10 +23,19 @@ TOLERANCE = 1e-4
 """The most by which outputs may differ, times the largest output where that is over 1."""
 BATCHES = (1, 5)
 """Numbers of examples for which they are compared."""
+BATCH = 256
+"""Real examples that are looked at together."""
 NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
-def export_onnx(module: nn.Module, shape: Sequence[int], path: str | Path, class_names: Sequence[str]) -> Path:
+def export_onnx(
+    module: nn.Module,
+    shape: Sequence[int],
+    path: str | Path,
+    class_names: Sequence[str],
+    *,
+    examples: Tensor | None = None,
+) -> Path:
     """Writes a network in evaluation mode as ONNX, operator set 18, once it is known to compute the same.
 
     The file takes `input`, float32 `(batch, *shape)` with any batch, and gives `logits`, `(batch, classes)`. Its
@@ -38,13 +47,15 @@ def export_onnx(module: nn.Module, shape: Sequence[int], path: str | Path, class
         shape: Of one example.
         path: The file to write; folders are made, an older file is replaced.
         class_names: One a class.
+        examples: Real inputs `(n, *shape)`, on which the logits are compared too, and the probabilities of classes.
 
     Returns:
         The path.
 
     Raises:
         ExportError: Where torch cannot export the network, or onnxruntime gives other logits than torch for random
-            inputs, by more than 1e-4 (of the largest logit, where that is over 1). No file is written then.
+            inputs or the examples, by more than 1e-4 (of the largest logit, where that is over 1), or other
+            probabilities for the examples, by more than 1e-4. No file is written then.
         MissingExtraError: Where onnx, onnxruntime or onnxscript is not installed.
         ShapeError: Where there are more or fewer names than outputs.
 
@@ -65,25 +76,34 @@ def export_onnx(module: nn.Module, shape: Sequence[int], path: str | Path, class
             "exports need onnx, onnxruntime and onnxscript: pip install 'quickstudy[nas]'."
         ) from error
     module, path = copy.deepcopy(module).cpu().float().eval(), Path(path)
-    examples = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in BATCHES]
+    inputs = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in BATCHES]
+    if examples is not None:
+        inputs += [part.cpu().float() for part in examples.split(BATCH)]
     with torch.no_grad():
-        expected = [module(x) for x in examples]
+        expected = [module(x) for x in inputs]
     if expected[0].shape[1:] != (len(class_names),):
         raise ShapeError(
             f"{len(class_names)} class names were given for outputs {tuple(expected[0].shape[1:])}; give one an output."
         )
     content = bare(converted(module, shape), class_names)
-    for found, wanted in zip(run(content, examples), expected):
-        gap, scale = (found - wanted).abs().max().item(), max(1.0, wanted.abs().max().item())
-        if not gap <= TOLERANCE * scale:
-            raise ExportError(
-                f"exported to ONNX, the network's logits differ by {gap:.2g} from torch's, where at most "
-                f"{TOLERANCE * scale:.2g} is allowed; {path} was not written. Look for weights that are not finite or "
-                "very large, or for operations that depend on chance."
-            )
+    for i, (found, wanted) in enumerate(zip(run(content, inputs), expected)):
+        compare("logits", found, wanted, path, allowed=TOLERANCE * max(1.0, wanted.abs().max().item()))
+        if i >= len(BATCHES):
+            compare("probabilities", found.softmax(1), wanted.softmax(1), path, allowed=TOLERANCE)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def compare(what: str, found: Tensor, wanted: Tensor, path: Path, *, allowed: float) -> None:
+    """Raises ExportError where two outputs differ by more than is allowed, or are not finite."""
+    gap = (found - wanted).abs().max().item()
+    if not gap <= allowed:
+        raise ExportError(
+            f"exported to ONNX, the network's {what} differ by {gap:.2g} from torch's, where at most {allowed:.2g} is "
+            f"allowed; {path} was not written. Look for weights that are not finite or very large, or for operations "
+            "that depend on chance."
+        )
 
 
 def converted(module: nn.Module, shape: Sequence[int]) -> "onnx.ModelProto":
@@ -118,7 +138,7 @@ def bare(model: "onnx.ModelProto", class_names: Sequence[str]) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def run(content: bytes, examples: Sequence[Tensor]) -> list[Tensor]:
+def run(content: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The logits that onnxruntime gives, on one thread."""
     import onnxruntime
 
@@ -126,7 +146,7 @@ def run(content: bytes, examples: Sequence[Tensor]) -> list[Tensor]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(session.run(["logits"], {"input": x.numpy()})[0]) for x in examples]
+    return [torch.from_numpy(session.run(["logits"], {"input": x.numpy()})[0]) for x in inputs]
 
 
 @contextmanager

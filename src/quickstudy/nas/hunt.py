@@ -21,8 +21,9 @@ from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.budget import ETA, FURTHER, LATEST, RUNGS, SEARCHED, Budget
 from quickstudy.nas.build import Cost, Limits, count
+from quickstudy.nas.latency import Latency, QuickEnough
 from quickstudy.nas.limited import Limited
-from quickstudy.nas.pace import Latency, Pace
+from quickstudy.nas.pace import Pace
 from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
 from quickstudy.nas.train import SHARE, Schedule
@@ -35,10 +36,10 @@ STEPS = 100
 """Of the first rung, give or take a factor of two as the budget asks."""
 FINALISTS = 2
 """Architectures that are trained to the end."""
-MARGIN = 0.9
-"""The part of a limit of latency that a network may take when it is tried: the clock is noisy."""
 SMALLEST = 0.5
 """Points that are added to errors whose ratio is taken."""
+LONGER = 0.1
+"""Seconds of measuring the latency of what may be trained to the end."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
 MOVED = 28
@@ -59,6 +60,10 @@ class Hunted:
     finalists: tuple["Finalist", ...]
     """What was trained to the end, the best by its validation accuracy first."""
     tried: tuple[Tried, ...]
+    too_slow: int
+    """Networks that were measured, and not trained, for a prediction takes longer than the limit."""
+    before: float
+    """Seconds of searching before an interruption."""
     steps: int
     """Of the shortest training."""
 
@@ -83,10 +88,8 @@ def hunt(
 
     Arguments are those of `search`; `about` is that of `open_study`, and `start` is when the budget began.
     """
-    space = trainer.space
-    within, most = limits.within(space), limits.max_latency
-    if most is not None:
-        within = Latency.probe(trainer, within, limit=MARGIN * most, seed=seed).within(within, MARGIN * most)
+    space, latency = trainer.space, Latency(trainer, limits.max_latency)
+    within = latency.within(limits.within(space), seed=seed)
     about = {"shape": list(space.shape), "classes": space.n_classes, **about}
     with (
         Record.open(storage, task, parameters_of(space), about=about, seed=seed) as record,
@@ -94,6 +97,7 @@ def hunt(
     ):
         found = Hunt(
             trainer=trainer,
+            latency=latency,
             within=within,
             proposer=proposer,
             task=task,
@@ -107,8 +111,9 @@ def hunt(
         )
         found.run(pool)
         best = found.best()
-        finalists = found.train_to_the_end(best[:FINALISTS], pool, keep=keep) if to_the_end else []
-        return Hunted(tuple(best), tuple(finalists), tuple(found.tried()), found.steps)
+        finalists = found.train_to_the_end(found.finalists(), pool, keep=keep) if to_the_end else []
+        slow = 0 if limits.max_latency is None else len(latency.too_slow)
+        return Hunted(tuple(best), tuple(finalists), tuple(found.tried()), slow, found.before, found.steps)
 
 
 def share(outcome: Outcome) -> Share:
@@ -142,6 +147,7 @@ class Hunt:
     """A search that is under way."""
 
     trainer: Trainer
+    latency: Latency
     within: Limited
     proposer: Proposer[Architecture, Space]
     task: TaskDescription
@@ -160,6 +166,8 @@ class Hunt:
         self.steps = self.shortest()
         self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
+        if self.limits.max_latency is not None:
+            self.proposer = QuickEnough(self.proposer, self.latency, until=self.is_over)
 
     def settled(self) -> int:
         """Steps of the first rung: those of the study, once it has any, for trainings of one length are compared."""
@@ -236,23 +244,18 @@ class Hunt:
     def begin(self) -> Running | None:
         """The next trial; None where the budget allows no other, or the space has none."""
         self.steps = self.settled()  # of two processes that made the study together, the later has the say
-        while self.left(SEARCHED if self.succeeded else LATEST) > 0:
-            if self.budget.trials is not None and len(self.counted()) >= self.budget.trials:
-                return None
-            ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.within.has)
-            if ticket is None:
-                return None
-            latency = self.trainer.latency(ticket.choice)
-            most = self.limits.max_latency
-            if most is None or latency <= MARGIN * most:
-                return Running(ticket.number, ticket.choice, latency)
-            self.record.fail(
-                ticket.number,
-                f"a prediction takes {latency:.3g} ms, and the limit is {most:g} ms, {1 - MARGIN:.0%} of "
-                "which is kept for the clock's noise",
-                attributes=self.known(latency),
-            )
-        return None
+        if self.is_over() or (self.budget.trials is not None and len(self.counted()) >= self.budget.trials):
+            return None
+        ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.may_be_tried)
+        return None if ticket is None else Running(ticket.number, ticket.choice, self.latency(ticket.choice))
+
+    def is_over(self) -> bool:
+        """Whether no other trial begins."""
+        return self.left(SEARCHED if self.succeeded else LATEST) <= 0
+
+    def may_be_tried(self, architecture: Architecture) -> bool:
+        """Whether a member keeps to all limits, by measurement."""
+        return self.within.has(architecture) and self.latency.quick(self.latency(architecture))
 
     def known(self, latency: float) -> dict[str, float]:
         """What is written down of a trial that ends now, whatever came of it."""
@@ -326,6 +329,20 @@ class Hunt:
             found.setdefault(one.architecture, one)
         return list(found.values())
 
+    def finalists(self) -> list[Tried]:
+        """The best whose latency, measured once more and longer, keeps to the limit; the fastest if none does."""
+        best, most = self.best(), self.limits.max_latency
+        if most is None:
+            return best[:FINALISTS]
+        found, again = list[Tried](), dict[int, float]()
+        for i, one in enumerate(best):
+            again[i] = self.trainer.latency(one.architecture, seconds=LONGER)
+            if again[i] <= most:
+                found.append(one)
+            if len(found) == FINALISTS:
+                break
+        return found or [best[min(again, key=again.__getitem__)]]
+
     def train_to_the_end(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[Finalist]:
         """What came of the last trainings; the best by its validation accuracy first.
 
@@ -344,37 +361,32 @@ class Hunt:
         def begin(i: int) -> "Future[Outcome]":
             one, plan = wanted[i]
             each = self.left() / ((len(wanted) - i if n == 1 else 1) + FURTHER)
-            deadline = None if self.budget.seconds is None else time.perf_counter() + each
-            plan = replace(plan, steps=self.last(one, each))
+            steps, deadline = self.last(one, each)
+            plan = replace(plan, steps=steps)
             return pool.submit(one.architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
 
         futures = [begin(i) for i in range(len(wanted))]
         outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
-        found = [
-            Finalist(one.architecture, plan, self.enough(one, outcome, plan, pool, keep=keep))
-            for (one, plan), outcome in zip(wanted, outcomes)
-        ]
+        found = [Finalist(one.architecture, plan, outcome) for (one, plan), outcome in zip(wanted, outcomes)]
         trained = [one for one in found if one.outcome.accuracy is not None]
         if not trained:
             raise nothing_succeeded([one.outcome.why for one in found])
         return sorted(trained, key=lambda one: -share(one.outcome).right)
 
-    def last(self, one: Tried, seconds: float) -> int:
-        """Steps of a last training: one rung more than the last one's, and up to two where there are seconds for it."""
-        least: int = self.steps * ETA**RUNGS
-        if math.isinf(seconds):
-            return least
-        takes = self.pace.seconds(one.cost, 1)
-        return max(least, min(least * ETA, int(SHARE * seconds / takes))) if takes else least
+    def last(self, one: Tried, seconds: float) -> tuple[int, float | None]:
+        """Steps of a last training, and when it ends, finished or not.
 
-    def enough(self, one: Tried, outcome: Outcome, schedule: Schedule, pool: Workers, *, keep: bool) -> Outcome:
-        """The outcome of a last training, or of that by which its place was earned where the last had fewer steps."""
-        steps = self.steps * ETA ** (len(one.accuracies) - 1)
-        if outcome.complete or outcome.accuracy is None or outcome.steps >= steps or schedule != self.schedule:
-            return outcome
-        schedule, seed = replace(schedule, steps=steps), seed_of(self.seed, one.architecture)
-        again = pool.submit(one.architecture, schedule, seed=seed, keep=keep)
-        return replace(again.result(), complete=False)
+        One rung more than the last one's, and up to two where there are seconds for it. Where there are none even
+        for as many steps as those by which the architecture earned its place, it has these, whatever they take.
+        """
+        least, earned = self.steps * ETA**RUNGS, self.steps * ETA ** (len(one.accuracies) - 1)
+        if math.isinf(seconds):
+            return least, None
+        takes = self.pace.seconds(one.cost, 1)
+        steps = int(SHARE * seconds / takes) if takes else least
+        if steps < earned:
+            return earned, None
+        return max(least, min(least * ETA, steps)), time.perf_counter() + seconds
 
 
 def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:

@@ -126,12 +126,11 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
             yield Workers(trainer)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(n, mp_context=context, initializer=begin, initargs=(trainer,)) as pool:
-            try:
-                yield Workers(trainer, pool, n)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ProcessPoolExecutor(n, mp_context=context, initializer=begin, initargs=(trainer,))
+        try:
+            yield Workers(trainer, pool, n)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # processes may still be starting, and end by themselves
 
 
 @contextmanager

@@ -68,12 +68,16 @@ class SearchReport:
     """On the test set, of which `n` examples were looked at once; None where there is none."""
     expected: Score | None = None
     """What validation led to expect, before the test set was looked at."""
+    went_on: bool = False
+    """Whether the network was trained further after that, with the validation examples too."""
     baselines: tuple[Score, ...] = ()
     """Other ways to get a network, on the same test set."""
     attempts: tuple[Attempt, ...] = ()
     """All that was tried."""
     chosen: int | None = None
     """The number of the attempt that was chosen."""
+    too_slow: int = 0
+    """Networks that were measured and not tried, for a prediction takes longer than the limit."""
     confusion: Tensor | None = None
     """`(k, k)` counts of test examples: row the truth, column the answer."""
     examples: Tensor | None = None
