@@ -5,10 +5,10 @@
     python benchmarks/tiny_ending.py --smoke          few steps of one task, into a temporary folder
 
 A search sets a quarter of the examples aside, to choose by. Its last training is 600 steps on the others, and then the
-examples that were set aside have done their service. It may also train once more with inputs that are moved about at
-random, by a pixel or so, and choose between the two by validation. Here a network that it might have chosen, the best
-by validation of twelve networks of the corpus within the limits of the live searches, ends in several ways, and is
-tested after each. The tasks are those of the corpus that live searches are not measured on. The interval is Student's,
+examples that were set aside have done their service. It may also train with inputs that are moved about at random, by
+a pixel or so: half of them, all of them, or all or none as validation says. Here a network that it might have chosen,
+the best by validation of twelve networks of the corpus within the limits of the live searches, ends in several ways,
+and is tested after each. The tasks are those of the corpus that live searches are not measured on. The interval is Student's,
 over tasks and seeds, of the difference to the network as it was chosen.
 """
 
@@ -49,9 +49,10 @@ ANEW = {
     "as many steps from the beginning, all examples": 1.0,
     "twice as many steps from the beginning, all examples": 2.0,
 }
-MOVED = "as many steps from the beginning, inputs moved"
-BETTER = "with inputs moved or as it was chosen, the better on the validation set"
-NAMES = (CHOSEN, *FURTHER, *ANEW, MOVED, BETTER)
+HALF = "as many steps from the beginning, half of the inputs moved"
+MOVED = "as many steps from the beginning, all inputs moved"
+BETTER = "all inputs moved or none, the better on the validation set"
+NAMES = (CHOSEN, *FURTHER, *ANEW, HALF, MOVED, BETTER)
 
 
 def chosen(live: Live) -> Architecture:
@@ -92,7 +93,9 @@ def endings(live: Live, steps: int) -> dict[str, float]:
         found[name] = ended(network(first.state_dict()), plan, every=every)
     for name, part in ANEW.items():
         found[name] = ended(network(), replace(schedule, steps=round(part * steps)), every=True)
-    found[MOVED] = ended(moved := network(), replace(schedule, shift=moves(live)), every=False)
+    shifted = replace(schedule, shift=moves(live))
+    found[HALF] = ended(network(), shifted, every=False)
+    found[MOVED] = ended(moved := network(), replace(shifted, moved=1.0), every=False)
     found[BETTER] = found[MOVED if validated(moved) > validated(first) else CHOSEN]
     return found
 

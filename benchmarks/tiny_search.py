@@ -30,10 +30,10 @@ is taken for the nearest one that is left, and AON, which goes from neighbour to
 **live.** Every method has the same seconds of one core, and the same limits. Seconds are the processor's: clocks are
 set to them, so that other work on the machine takes none. Those that search do so with `quickstudy.search`, that is
 with the same halving and final trainings, and set a quarter of the examples aside to choose by; the others train one
-network on all examples, for all of the seconds. A search tries moving inputs about at random and does so where that is
-better on its validation set; the single networks are trained without it, and with it (`moved`), as nobody chooses for
-them. A search ends when its final trainings have had their steps, which may be before its seconds are over: the more
-so, the smaller its networks. The rows "seconds used" say it.
+network on all examples, for all of the seconds. A search moves half of its inputs about at random; the single networks
+are trained without that, as by a plain loop, and with it (`moved`). A search ends when its final trainings have had
+their steps, which may be before its seconds are over: the more so, the smaller its networks. The rows "seconds used"
+say it.
 
 `quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
 proposals as they come, without a surrogate of the task.
@@ -75,7 +75,6 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
-from quickstudy.nas.hunt import MOVED
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import judge, open_task, search
 from quickstudy.nas.search_prior import (
@@ -559,8 +558,8 @@ def by_training(live: Live, architecture: Architecture, *, shift: int = 0) -> En
 
 
 def moves(live: Live) -> int:
-    """By how much a search would move inputs, where it does."""
-    return max(1, round(max(live.space.shape[1:]) / MOVED))
+    """By how much a search moves inputs."""
+    return Schedule.for_inputs(live.space.shape).shift
 
 
 def fresh(live: Live, architecture: Architecture) -> torch.nn.Sequential:

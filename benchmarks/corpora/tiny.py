@@ -10,8 +10,9 @@
 
 A unit is one task: COMMON networks that all tasks of the same dimension share and OWN of its own, uniform in Tiny among
 those of at most MOST_MADDS multiply-adds and MOST_CONVOLUTIONS convolutions in cells. Each is trained from two seeds,
-and once for a quarter of the steps, a complete schedule too. Rows go to a checkpoint as they come, and a run goes on
-from there; a finished task is a file of priors/tiny_corpus, which also says how it was made, in tasks.json.
+and once for a quarter of the steps, a complete schedule too; half of the inputs are moved, as in a search. Rows go to a
+checkpoint as they come, and a run goes on from there; a finished task is a file of priors/tiny_corpus, which also says
+how it was made, in tasks.json.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ SEEDS = (0, 1)
 MOST_MADDS, MOST_CONVOLUTIONS = 1_000_000, 18
 WIDEST = (3, 16, 16)
 """The common pictures' networks keep to the limits on inputs as large as these; so do those of series of 100 steps."""
-STEPS, BATCH = 240, 32
+STEPS, BATCH = 480, 32
 QUARTER = 4
 PROXY_BATCH = 32
 MEASURED = tuple(name for name in PROXIES if name not in ("parameters", "multiply_adds"))
@@ -151,6 +152,7 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
     task, class_names = load(name)
     learn, choose, test = parts(name, task)
     space = Tiny(shape=tuple(learn[0].shape[1:]), n_classes=len(class_names))
+    schedule = Schedule.for_inputs(space.shape, steps=size.steps, batch_size=BATCH)
     path = checkpoints / f"{name}.csv"
     rows = read(path) if path.exists() else []
     done = {(row["architecture"], row["seed"]) for row in rows}
@@ -159,7 +161,7 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
         for seed in SEEDS:
             if (text_of(architecture), str(seed)) in done:
                 continue
-            row = run(space, architecture, seed, size.steps, (learn, choose, test), name)
+            row = run(space, architecture, seed, schedule, (learn, choose, test), name)
             write(path, [*rows, row])
             rows.append(row)
         if (i + 1) % 10 == 0 or i + 1 == len(chosen):
@@ -177,7 +179,7 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
         "n_train": len(learn[0]),
         "n_validation": len(choose[0]),
         "n_test": len(test[0]),
-        "schedule": asdict(Schedule(steps=size.steps, batch_size=BATCH)),
+        "schedule": asdict(schedule),
         "seeds": list(SEEDS),
         "common": size.common,
         "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
@@ -187,7 +189,12 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
 
 
 def run(
-    space: Tiny, architecture: Architecture, seed: int, steps: int, data: Sequence[tuple[Tensor, Tensor]], name: str
+    space: Tiny,
+    architecture: Architecture,
+    seed: int,
+    schedule: Schedule,
+    data: Sequence[tuple[Tensor, Tensor]],
+    name: str,
 ) -> dict[str, str]:
     """The row of one training."""
     (x, y), (x_choose, y_choose), (x_test, y_test) = data
@@ -202,14 +209,14 @@ def run(
         row |= {proxy: f"{PROXIES[proxy](network, batch):.5g}" for proxy in MEASURED}
     start = time.perf_counter()
     try:
-        train(whole, x, y, Schedule(steps=steps, batch_size=BATCH), generator=generator)
+        train(whole, x, y, schedule, generator=generator)
         row["seconds"] = f"{time.perf_counter() - start:.3f}"
         row["validation"] = f"{accuracy(whole, x_choose, y_choose):.4f}"
         row["test"] = f"{accuracy(whole, x_test, y_test):.4f}"
         if seed == 0:
             generator = generator_of(name, text_of(architecture), "quarter")
             short = standardised(build(space, architecture, generator=generator), x)
-            train(short, x, y, Schedule(steps=steps // QUARTER, batch_size=BATCH), generator=generator)
+            train(short, x, y, replace(schedule, steps=schedule.steps // QUARTER), generator=generator)
             row["quarter_validation"] = f"{accuracy(short, x_choose, y_choose):.4f}"
     except DivergedError:
         row["seconds"] = f"{time.perf_counter() - start:.3f}"
@@ -274,10 +281,10 @@ def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace(path, text.getvalue())
+    put(path, text.getvalue())
 
 
-def replace(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
     """A text as a file, complete at any moment."""
     partial = path.with_suffix(path.suffix + ".tmp")
     partial.write_text(text, "utf-8")
@@ -292,7 +299,7 @@ def finish(name: str, facts: dict[str, Any] | None, home: Path) -> None:
     path = home / "tasks.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**known, name: facts}.items())
-    replace(path, f"{{\n{lines}\n}}\n")
+    put(path, f"{{\n{lines}\n}}\n")
 
 
 def report(home: Path, folder: Path) -> None:

@@ -21,11 +21,12 @@ def test_every_ending_begins_where_the_last_training_ended(tiny_ending, monkeypa
     space = Tiny(shape=(1, 8, 8), n_classes=3)
     live = tiny_ending.Live("toy", task, space, Limits(), 0.0, 0)
     monkeypatch.setattr(tiny_ending, "chosen", lambda live: space.sample(generator=Generator().manual_seed(0)))
-    seen, train = [], tiny_ending.train
+    seen, moved, train = [], [], tiny_ending.train
 
     def spied(network, x, y, plan, *, generator):
         before = [p.detach().clone() for p in network.parameters()]
         train(network, x, y, plan, generator=generator)
+        moved.append(plan.shift * plan.moved)
         seen.append((before, [p.detach().clone() for p in network.parameters()], len(x), plan.steps, plan.lr))
 
     monkeypatch.setattr(tiny_ending, "train", spied)
@@ -33,10 +34,11 @@ def test_every_ending_begins_where_the_last_training_ended(tiny_ending, monkeypa
     assert tuple(found) == tiny_ending.NAMES
     assert found[tiny_ending.BETTER] in (found[tiny_ending.CHOSEN], found[tiny_ending.MOVED])
     (first, last, n, *_), *others = seen
+    assert moved == [0] * 11 + [0.5, 1]
     assert n == 30
-    assert [steps for *_, steps, _ in others] == [4, 4, 8, 8, 2, 2, 4, 4, 8, 16, 8]
-    assert [n for *_, n, _, _ in others] == [40] * 6 + [30] + [40] * 3 + [30]
-    assert [round(lr, 2) for *_, lr in others] == [0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.2, 0.2, 0.2]
+    assert [steps for *_, steps, _ in others] == [4, 4, 8, 8, 2, 2, 4, 4, 8, 16, 8, 8]
+    assert [n for *_, n, _, _ in others] == [40] * 6 + [30] + [40] * 3 + [30] * 2
+    assert [round(lr, 2) for *_, lr in others] == [0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2]
     for i, (before, *_) in enumerate(others):
         start = last if i < len(tiny_ending.FURTHER) else first
         assert all(torch.equal(a, b) for a, b in zip(before, start))

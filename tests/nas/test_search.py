@@ -13,6 +13,7 @@ from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyE
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
+from quickstudy.nas.pace import PROBE
 from quickstudy.nas.search import AGAIN, gone_on, open_task, search
 from quickstudy.nas.train import Schedule, Trained, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome
@@ -60,40 +61,56 @@ def test_what_is_chosen_goes_on_with_all_examples():
     assert sorted(x.flatten(1).sum(1).tolist()) == sorted(task.support.x[0].flatten(1).sum(1).tolist())
     network = trainer.network(result.architecture, seed=0)
     with one_thread():
-        shift = int(result.settings["inputs in it"].startswith("moved"))
-        train(network, data.x, data.y, Schedule(steps=steps, shift=shift), generator=Generator().manual_seed(0))
-        again = Schedule(steps=steps // 2, lr=AGAIN * Schedule().lr, shift=shift)
+        train(network, data.x, data.y, Schedule(steps=steps, shift=1), generator=Generator().manual_seed(0))
+        again = Schedule(steps=steps // 2, lr=AGAIN * Schedule().lr, shift=1)
         train(network, x, y, again, generator=Generator().manual_seed(0))
     found, expected = result.network.state_dict(), network.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_the_validation_set_chooses_between_the_best_with_moved_inputs_and_the_next_without(monkeypatch):
+def test_inputs_are_moved_in_every_training_unless_the_schedule_says_otherwise(monkeypatch):
     sound, began = OnOneTask.__call__, []
 
-    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
-        outcome = sound(self, architecture, schedule, seed=seed, deadline=deadline, keep=keep)
-        if not keep:
-            return outcome
-        began.append((architecture, schedule.shift))
-        return replace(outcome, accuracy=Share(10 if schedule.shift == better else 5, 15))
+    def train(self, architecture, schedule, **options):
+        began.append(schedule)
+        return sound(self, architecture, schedule, **options)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    for better in (0, 1):
+    for schedule, shift in ((None, 1), (Schedule(), 0), (Schedule(shift=2), 2)):
+        result = run(schedule=schedule)
+        assert {each.shift for each in began if each.steps != PROBE and each.steps > 1} == {shift}
+        told = f"half of them moved at random, by {shift} at most" if shift else "as they are"
+        assert result.settings["inputs"] == told
+        began.clear()
+
+
+def test_a_study_is_of_one_schedule(tmp_path):
+    run(storage=tmp_path / "studies.db")
+    with pytest.raises(StudyError, match="made with the schedule"):
+        run(schedule=Schedule(lr=0.1), storage=tmp_path / "studies.db")
+
+
+def test_of_the_two_best_the_validation_set_chooses(monkeypatch):
+    sound, began = OnOneTask.__call__, []
+
+    def train(self, architecture, schedule, *, keep=False, **options):
+        outcome = sound(self, architecture, schedule, keep=keep, **options)
+        if not keep:
+            return outcome
+        began.append(architecture)
+        return replace(outcome, accuracy=Share(10 if len(began) == better else 5, 15))
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    for better in (1, 2):
         began.clear()
         result = run()
-        best = sorted(result.tried, key=lambda one: -one.value)[:2]
-        assert began == [(best[0].architecture, 1), (best[1].architecture, 0)]
-        assert result.architecture == began[1 - better][0]
+        best = [one.architecture for one in sorted(result.tried, key=lambda one: -one.value)[:2]]
+        assert began == best
+        assert result.architecture == began[better - 1]
         assert [share.right for _, share in result.finalists] == [10, 5]
-        assert result.settings["inputs in it"] == ("moved at random, by 1 at most" if better else "as they are")
     began.clear()
     result = run(budget=replace(FEW, trials=1))
-    assert began == [(result.architecture, 1), (result.architecture, 0)]
-    assert [share.right for _, share in result.finalists] == [10]
-    began.clear()
-    run(schedule=Schedule(shift=2))
-    assert [shift for _, shift in began] == [2, 2]
+    assert began == [result.architecture]
 
 
 def test_it_does_not_where_seconds_are_few_or_it_diverges():

@@ -236,6 +236,9 @@ def test_a_shift_moves_examples_by_at_most_so_much(size):
     places = found.flatten(1).argmax(1)
     moved = torch.stack(torch.unravel_index(places, size), 1) - 4
     assert int(moved.abs().max()) == 2
+    assert bool((augmented(x, Schedule(shift=2, moved=0.0), seeded()) == x).all())
+    there = 0.5 + 0.5 / 5 ** len(size)  # half of them stay, and some of the others come to stand where they stood
+    assert abs(float((moved == 0).all(1).float().mean()) - there) < 0.1
     assert len(moved.unique(dim=0)) == 5 ** len(size)
     torch.testing.assert_close(found.flatten(1).sum(1), torch.ones(300))
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,8 +42,6 @@ LONGER = 0.1
 """Seconds of measuring the latency of what may be trained to the end."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
-MOVED = 28
-"""Of so many pixels, or steps in time, inputs are moved by one where that is tried."""
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
@@ -57,7 +55,7 @@ class Hunted:
 
     best: tuple[Tried, ...]
     """Those that succeeded and keep to the limits, the best by their values first."""
-    finalists: tuple["Finalist", ...]
+    finalists: tuple[tuple[Architecture, Outcome], ...]
     """What was trained to the end, the best by its validation accuracy first."""
     tried: tuple[Tried, ...]
     too_slow: int
@@ -90,7 +88,8 @@ def hunt(
     """
     space, latency = trainer.space, Latency(trainer, limits.max_latency)
     within = latency.within(limits.within(space), seed=seed)
-    about = {"shape": list(space.shape), "classes": space.n_classes, **about}
+    each = {name: value for name, value in asdict(schedule).items() if name != "steps"}
+    about = {"shape": list(space.shape), "classes": space.n_classes, "schedule": each, **about}
     with (
         Record.open(storage, task, parameters_of(space), about=about, seed=seed) as record,
         workers(trainer, budget.processes) as pool,
@@ -120,15 +119,6 @@ def share(outcome: Outcome) -> Share:
     """The accuracy of a training that succeeded."""
     assert outcome.accuracy is not None
     return outcome.accuracy
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """An architecture that was trained to the end."""
-
-    architecture: Architecture
-    schedule: Schedule
-    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -343,35 +333,31 @@ class Hunt:
                 break
         return found or [best[min(again, key=again.__getitem__)]]
 
-    def train_to_the_end(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[Finalist]:
+    def train_to_the_end(
+        self, best: Sequence[Tried], pool: Workers, *, keep: bool
+    ) -> list[tuple[Architecture, Outcome]]:
         """What came of the last trainings; the best by its validation accuracy first.
 
-        The first architecture is trained with inputs that are moved about, unless all are, and the second without: the
-        validation set chooses between both at once. Each training has as much of the seconds, and some are left in
-        which the one that is chosen goes on.
+        Each has as much of the seconds, and some are left in which the one that is chosen goes on.
 
         Raises:
             OutcomeError: Where none of them succeeded.
         """
         self.tell("training the best")
-        longest = max(self.trainer.space.shape[1:])
-        moved = replace(self.schedule, shift=self.schedule.shift or max(1, round(longest / MOVED)))
-        wanted, n = list(dict.fromkeys([(best[0], moved), (best[-1], self.schedule)])), pool.n
+        n = pool.n
 
         def begin(i: int) -> "Future[Outcome]":
-            one, plan = wanted[i]
-            each = self.left() / ((len(wanted) - i if n == 1 else 1) + FURTHER)
-            steps, deadline = self.last(one, each)
-            plan = replace(plan, steps=steps)
-            return pool.submit(one.architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
+            each = self.left() / ((len(best) - i if n == 1 else 1) + FURTHER)
+            steps, deadline = self.last(best[i], each)
+            plan = replace(self.schedule, steps=steps)
+            return pool.submit(best[i].architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
 
-        futures = [begin(i) for i in range(len(wanted))]
+        futures = [begin(i) for i in range(len(best))]
         outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
-        found = [Finalist(one.architecture, plan, outcome) for (one, plan), outcome in zip(wanted, outcomes)]
-        trained = [one for one in found if one.outcome.accuracy is not None]
+        trained = [(one.architecture, of) for one, of in zip(best, outcomes) if of.accuracy is not None]
         if not trained:
-            raise nothing_succeeded([one.outcome.why for one in found])
-        return sorted(trained, key=lambda one: -share(one.outcome).right)
+            raise nothing_succeeded([outcome.why for outcome in outcomes])
+        return sorted(trained, key=lambda one: -share(one[1]).right)
 
     def last(self, one: Tried, seconds: float) -> tuple[int, float | None]:
         """Steps of a last training, and when it ends, finished or not.

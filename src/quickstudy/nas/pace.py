@@ -1,6 +1,6 @@
 """What training takes on this machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator
@@ -27,9 +27,9 @@ class Pace:
     def probe(cls, trainer: Trainer, within: Limited, schedule: Schedule, *, seed: int) -> "Pace":
         """From a few steps of two members; the first of all is for warming up."""
         found, generator = cls(), Generator().manual_seed(seed)
-        few = Schedule(steps=PROBE, batch_size=schedule.batch_size)
+        few = replace(schedule, steps=PROBE)
         drawn = sorted((within.sample(generator=generator) for _ in range(8)), key=lambda a: madds(trainer.space, a))
-        trainer(drawn[0], Schedule(steps=1, batch_size=schedule.batch_size), seed=seed)
+        trainer(drawn[0], replace(schedule, steps=1), seed=seed)
         for architecture in (drawn[0], drawn[-1]):
             found.add(count(trainer.space, architecture), trainer(architecture, few, seed=seed))
         return found

@@ -18,7 +18,7 @@ from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import Finalist, hunt, share
+from quickstudy.nas.hunt import hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
@@ -103,7 +103,7 @@ def search(
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
     name: str = "task",
-    schedule: Schedule = Schedule(),  # noqa: B008
+    schedule: Schedule | None = None,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
@@ -113,9 +113,8 @@ def search(
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
     errors as the others had left after going on. In the end the two best are trained for nine times as many steps, or
-    more where there are seconds for it, the first with inputs that are moved about at random and the second without.
-    One of them is chosen on the validation set. It goes on, for half as many steps and at half the rate, with all of
-    the support set, and is judged on the query set, which is looked at once.
+    more where there are seconds for it, and one of them is chosen on the validation set. It goes on, for half as many
+    steps and at half the rate, with all of the support set, and is judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -127,8 +126,9 @@ def search(
         storage: Where trials are kept, a file of SQLite or a URL; a search of the same examples with the same seed goes
             on from there, and several may share it. None keeps them in memory.
         name: Of the task, in the storage.
-        schedule: Batch and rates of each training; its steps follow from the budget. Where it moves inputs, all
-            trainings do.
+        schedule: Batch, rates and moved inputs of each training; its steps follow from the budget. None is
+            `Schedule.for_inputs`, which moves inputs by a pixel or step in 28; where their place says the class,
+            `Schedule()` leaves them there.
         seed: Of all randomness. The clock decides how many trials there are: only searches by trials repeat exactly.
         on_progress: Is called when a trial has ended.
 
@@ -158,7 +158,7 @@ def search(
     """
     start = time.perf_counter()
     space, data = open_task(task, seed)
-    trainer = OnOneTask(space, data)
+    trainer, schedule = OnOneTask(space, data), schedule or Schedule.for_inputs(space.shape)
     known = "a proposer of your own"
     if proposer is None:
         prior = prior or shipped_prior()
@@ -179,17 +179,17 @@ def search(
         on_progress=on_progress,
         keep=True,
     )
-    networks = [trained(trainer, one.architecture, one.outcome, seed) for one in hunted.finalists]
+    networks = [trained(trainer, one, outcome, seed) for one, outcome in hunted.finalists]
     latencies = [measure_latency(network, space.shape) for network in networks]
     chosen = first_within(latencies, limits.max_latency)
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
-    architecture, outcome, last = finalists[0].architecture, finalists[0].outcome, finalists[0].schedule
+    architecture, outcome = finalists[0]
     if on_progress is not None:
         on_progress(Progress.of("training the chosen one on all examples", hunted.tried, start=start, budget=budget))
     network, further = gone_on(
         networks[chosen],
         data,
-        replace(last, steps=outcome.steps),
+        replace(schedule, steps=outcome.steps),
         seed=seed,
         step=outcome.seconds / outcome.steps,
         deadline=None if budget.seconds is None else start + budget.seconds,
@@ -210,14 +210,14 @@ def search(
         test,
         confusion,
         hunted.tried,
-        tuple(best_of_each(finalists).items()),
+        tuple((one, share(of)) for one, of in finalists),
         hunted.too_slow,
         hunted.before + time.perf_counter() - start,
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
             "final training": (cut or f"{outcome.steps:,} steps") + more,
-            "inputs in it": f"moved at random, by {last.shift} at most" if last.shift else "as they are",
+            "inputs": f"half of them moved at random, by {schedule.shift} at most" if schedule.shift else "as they are",
             "seed": str(seed),
         },
         cut,
@@ -262,14 +262,6 @@ def gone_on(
     some = torch.randperm(len(y), generator=Generator().manual_seed(seed))[:ASKED]
     before, after = (int((answer(one, x[some]).argmax(1) == y[some]).sum()) for one in (network, further))
     return (network, 0) if after < before else (further, done.steps)
-
-
-def best_of_each(finalists: Sequence[Finalist]) -> dict[Architecture, Share]:
-    """The accuracy of each architecture in the first of its trainings."""
-    found = dict[Architecture, Share]()
-    for one in finalists:
-        found.setdefault(one.architecture, share(one.outcome))
-    return found
 
 
 def first_within(latencies: Sequence[float], limit: float | None) -> int:
