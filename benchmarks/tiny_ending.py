@@ -8,8 +8,8 @@ A search sets a quarter of the examples aside, to choose by. Its last training i
 examples that were set aside have done their service. It may also train with inputs that are moved about at random, by
 a pixel or so: half of them, all of them, or all or none as validation says. Here a network that it might have chosen,
 the best by validation of twelve networks of the corpus within the limits of the live searches, ends in several ways,
-and is tested after each. The tasks are those of the corpus that live searches are not measured on. The interval is Student's,
-over tasks and seeds, of the difference to the network as it was chosen.
+and is tested after each. The tasks are those of the corpus that live searches are not measured on. The interval is
+Student's, over tasks and seeds, of the difference to the network as it was chosen.
 """
 
 import argparse
