@@ -78,13 +78,14 @@ class Method:
 METHODS = {
     "quickstudy": Method("quickstudy_maml", peer=False),
     "quickstudy, low memory": Method("quickstudy_maml", {"low_memory": True}, peer=False),
+    "quickstudy, usual network": Method("quickstudy_maml", {"usual_network": True}, peer=False),
     "plain autograd loop": Method("plain_loop"),
     "torch.func vmap": Method("func_vmap"),
     "torchopt": Method("torchopt_maml"),
     "higher": Method("higher_maml"),
     "parallel-metalearn, vmap": Method("metalearn_maml"),
     "parallel-metalearn, sequential": Method("metalearn_maml", {"backend": "sequential"}),
-    # what of our gain is the network's doing: no library, and therefore no peer
+    # what of our gain is the doing of quickstudy's Conv4, in torch's plain loop, and therefore no peer
     "plain autograd loop, our network": Method("plain_loop", {"our_network": True}, peer=False),
 }
 

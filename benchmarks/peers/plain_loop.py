@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from peers.problem import Answer, MetaIteration, Problem, classifier, gradients_of
+from peers.problem import Answer, MetaIteration, Problem, classifier, gradients_of, our_classifier
 
 
 def prepare(problem: Problem, *, our_network: bool = False) -> MetaIteration:
     """Each task's share of the gradient is taken at once, so that only one task's graph is in memory.
 
-    `our_network` gives it what is quickstudy's network's doing: max-pooling before ReLU, and `channels_last`.
+    `our_network` gives it quickstudy's Conv4, and pictures in `channels_last`.
     """
-    net = classifier(problem, pool_first=our_network).train()
+    net = (our_classifier if our_network else classifier)(problem).train()
     support, query = problem.tasks.support, problem.tasks.query
     layout = torch.channels_last if our_network else torch.contiguous_format
 
