@@ -411,7 +411,9 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
             FILES[which],
             description=(
                 f"Accuracy on unseen classes after {scale.minutes:g} minutes of meta-training on one thread, by the "
-                "processor's clock, for every learner with the same network; validation is not counted. Predictions "
+                "processor's clock, for every learner with the same network, but for the relation network, which keeps "
+                "maps instead of features: it pools twice instead of four times, and has a network that compares them. "
+                "Validation is not counted. Predictions "
                 "are inductive: each query is answered alone. The curve is on validation tasks, with an outer rate "
                 "that is annealed to zero at the end of the time."
             ),

@@ -49,12 +49,14 @@ class Row:
     setting: str
     metric: str
     value: float | None
-    """None where it was not measured."""
+    """None where it was not measured, or not finite."""
     ci95: float | None = None
     n: int | None = None
     seed: int | None = None
     source: str | None = None
     """Of a published figure; None where it was measured here."""
+    why: str | None = None
+    """Why there is no value, where one was measured."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class _Cell:
             return cls(None, "")
         values = [row.value for row in rows if row.value is not None]
         if not values:
-            return cls(None, "not measured")
+            return cls(None, next((row.why for row in rows if row.why), "not measured"))
         if not all(map(math.isfinite, values)):
             return cls(None, "not finite")
         metric, several = rows[0].metric, len(values) > 1

@@ -103,6 +103,8 @@ class Result:
         """
         row = {"method": method, "setting": setting, "metric": metric, "value": finite(value), "ci95": finite(ci95)}
         row |= {"n": n, "seconds": None if seconds is None else round(seconds, 3), "seed": seed, "source": source}
+        if value is not None and row["value"] is None:
+            row["why"] = NOT_FINITE
         row |= more if source is not None else {"commit": self.header["commit"], **more}
         for optional in ("seed", "source"):
             if row[optional] is None:
@@ -133,6 +135,10 @@ class Result:
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells a row from others."""
     return tuple(row.get(name) for name in KEY)
+
+
+NOT_FINITE = "not finite"
+"""Why a row that was measured has no value."""
 
 
 def finite(value: float | None) -> float | None:

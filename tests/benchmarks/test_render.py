@@ -105,6 +105,9 @@ def test_what_was_not_measured_says_so(render, tmp_path):
     render.main(["--root", str(tmp_path)])
     assert "| a | not measured |  |" in results(tmp_path)
     assert "| b | not finite |  |" in results(tmp_path)
+    write(tmp_path, "few", [{**row("d", value=None), "why": "not finite"}])
+    render.main(["--root", str(tmp_path)])
+    assert "| d | not finite |" in results(tmp_path)
 
 
 def test_the_same_files_give_the_same_page(render, tmp_path):

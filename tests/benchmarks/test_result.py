@@ -62,7 +62,8 @@ def test_rows_of_other_settings_are_not_mixed(result, tmp_path):
 
 def test_what_is_not_a_number_is_null(result, tmp_path):
     result.Result("speed", folder=tmp_path).add("a", "s", "m", float("nan"))
-    assert json.loads((tmp_path / "speed.json").read_text())["rows"][0]["value"] is None
+    row = json.loads((tmp_path / "speed.json").read_text())["rows"][0]
+    assert (row["value"], row["why"]) == (None, "not finite")
 
 
 def test_the_header_names_no_host_and_no_path(result):
