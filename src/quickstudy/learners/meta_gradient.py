@@ -22,6 +22,9 @@ from quickstudy.learners.inner_loop import Adapted, InnerLoop, Own, Params, chan
 from quickstudy.learners.noise import Noise
 from quickstudy.tasks.task import Examples, Task
 
+BACK = 2.5
+"""Times the graph of first derivatives that second ones take: on the way back through gradients, theirs are kept."""
+
 
 @dataclass
 class MetaGradient:
@@ -31,7 +34,7 @@ class MetaGradient:
     penalty: Callable[[Params], Tensor] | None = None
     """A scalar function of one task's adapted weights that is added to its query loss."""
     memory_budget: int = 2 << 30
-    """Bytes that the graph of one chunk of tasks may take."""
+    """Bytes that the graph of one chunk of tasks may take, with what the way back through it adds."""
     low_memory: bool = False
     """Recompute every step on the way back instead of keeping its graph: about half as slow again, and memory that
     does not grow with the number of steps, but for the weights of about log2(steps) of them."""
@@ -220,7 +223,7 @@ class MetaGradient:
         return each() if self.loop.many_go_one_by_one(query.x) else self.loop.vectorised(vectorised, each)
 
     def tasks_at_once(self, meta: Params, tasks: Task, head: Head, *, last: int) -> int:
-        """As many tasks as the graph of their support half, measured on one, fits into the budget."""
+        """As many tasks as the graph of their support half, measured on one, fits into the budget, there and back."""
         steps = min(last, 1) if self.low_memory else last
         key = (tasks.support.x.shape[1:], tasks.support.x.dtype, steps)
         if key not in self._graph_bytes:
@@ -239,7 +242,8 @@ class MetaGradient:
                     plain.outputs(adapted, one.query.x)  # the query half is vectorised too
             noise.restore("before")
             self._graph_bytes[key] = max(1, sum(storages.values()))
-        return max(1, min(len(tasks), self.memory_budget // self._graph_bytes[key]))
+        back = BACK if self.loop.order == 2 else 1
+        return max(1, min(len(tasks), int(self.memory_budget / (back * self._graph_bytes[key]))))
 
 
 def keep_freed_memory() -> None:
