@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +42,28 @@ class Stranger(nn.Module):
         return out
 
 
+class Remembering(nn.Module):
+    """A network with buffers of its own: it subtracts a running mean, and counts its calls."""
+
+    mean: Tensor
+    calls: Tensor
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(6, outputs)
+        self.register_buffer("mean", torch.full((6,), 0.5))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("latest", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.last(x - self.mean)
+        if self.training:
+            self.latest = x.detach()[0]
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return out
+
+
 def conv4_and_linear() -> nn.Module:
     return nn.Sequential(Conv4(1, WIDTH), nn.Linear(WIDTH, N_WAY))
 
@@ -50,6 +73,7 @@ def classifiers(name: str, make: Callable[[nn.Module], Learner]) -> list[Case]:
     return [
         Case(f"{name}, mlp", lambda: make(MLP(6, N_WAY, hidden=(5,))), vector_tasks),
         Case(f"{name}, batch norm 1d", lambda: make(Stranger(N_WAY)), vector_tasks),
+        Case(f"{name}, buffers", lambda: make(Remembering(N_WAY)), vector_tasks),
         Case(f"{name}, conv4", lambda: make(conv4_and_linear()), picture_tasks),
         Case(f"{name}, regression", lambda: make(MLP(1, 1, hidden=(5,))), curve_tasks),
     ]
@@ -60,6 +84,7 @@ def embedders(name: str, make: Callable[[nn.Module], Learner], *, ordered: bool 
     return [
         Case(f"{name}, mlp", lambda: make(MLP(6, WIDTH, hidden=(5,))), vector_tasks, ordered=ordered),
         Case(f"{name}, batch norm 1d", lambda: make(Stranger(WIDTH)), vector_tasks, ordered=ordered),
+        Case(f"{name}, buffers", lambda: make(Remembering(WIDTH)), vector_tasks, ordered=ordered),
         Case(f"{name}, conv4", lambda: make(Conv4(1, WIDTH)), picture_tasks, ordered=ordered),
     ]
 
@@ -74,6 +99,7 @@ CASES = [
     *classifiers("first-order maml", lambda net: MAML(net, lr=0.1, steps=2, order=1)),
     Case("anil, mlp", lambda: ANIL(MLP(6, 5, hidden=(5,)), nn.Linear(5, N_WAY), steps=2), vector_tasks),
     Case("anil, batch norm 1d", lambda: ANIL(Stranger(WIDTH), nn.Linear(WIDTH, N_WAY), steps=2), vector_tasks),
+    Case("anil, buffers", lambda: ANIL(Remembering(6), Remembering(N_WAY), steps=2), vector_tasks),
     Case("anil, conv4", lambda: ANIL(Conv4(1, WIDTH), nn.Linear(WIDTH, N_WAY), steps=2), picture_tasks),
     Case("anil, regression", lambda: ANIL(MLP(1, 5, hidden=(5,)), nn.Linear(5, 1), steps=2), curve_tasks),
     *classifiers("meta-sgd", lambda net: MetaSGD(net)),
@@ -99,6 +125,7 @@ CASES = [
     ),
     Case("from scratch, mlp", from_scratch(lambda: MLP(6, N_WAY, hidden=(5,))), vector_tasks),
     Case("from scratch, batch norm 1d", from_scratch(lambda: Stranger(N_WAY)), vector_tasks),
+    Case("from scratch, buffers", from_scratch(lambda: Remembering(N_WAY)), vector_tasks),
     Case("from scratch, conv4", from_scratch(conv4_and_linear), picture_tasks),
     Case("from scratch, regression", from_scratch(lambda: MLP(1, 1, hidden=(5,))), curve_tasks),
     Case("nearest neighbour", NearestNeighbour, picture_tasks),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy import MAML, MLP, Conv4, Task
 from quickstudy.testing.learners import answers, double, picture_tasks, vector_tasks
@@ -87,3 +87,23 @@ def test_a_binary_task_may_have_one_logit() -> None:
     found = answers(MAML(MLP(6, 1), steps=2), Task(examples, examples, 2))
     assert found.shape == (2, 8, 2)
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 8))
+
+
+class CountsCalls(nn.Module):
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.last(x)
+        return out
+
+
+def test_a_network_that_counts_its_calls_is_still_batched() -> None:
+    maml, tasks = MAML(CountsCalls().double(), lr=0.3, steps=2), tasks_of()
+    torch.testing.assert_close(maml.loss(tasks), MAML(maml.net, lr=0.3, steps=2, batching="loop").loss(tasks))
+    assert maml.inner.batching == "vmap"

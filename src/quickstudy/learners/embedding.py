@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.nets.buffers import keeping_buffers
 from quickstudy.tasks.task import Examples
 
 
@@ -46,13 +47,15 @@ def _forward(net: nn.Module, flat: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Within it, every part of `net` is in evaluation mode; afterwards each is in its former mode."""
-    modes = [(module, module.training) for module in net.modules()]
+    """Within it, every part of `net` is in evaluation mode; afterwards each has its former mode and buffers."""
+    modules = list(net.modules())
+    modes = [module.training for module in modules]
     net.eval()
     try:
-        yield
+        with keeping_buffers(modules):
+            yield
     finally:
-        for module, training in modes:
+        for module, training in zip(modules, modes):
             module.training = training
 
 

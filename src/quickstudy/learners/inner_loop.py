@@ -17,6 +17,7 @@ from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Embedding, Predictor
 from quickstudy.learners.noise import Noise
 from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
+from quickstudy.nets.buffers import keeping_buffers
 from quickstudy.tasks.task import Examples, Task
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class InnerLoop:
     $$\phi_0 = \mathrm{start}(\theta), \qquad \phi_{i+1} = \mathrm{update}(\phi_i, \nabla_\phi L_S(\phi_i))$$
 
     What is meta-learned comes as `meta`, the learner's named parameters; those of the network begin with `net.`.
-    Support sets always see batch normalisation by their own moments.
+    Support sets always see batch normalisation by their own moments. Buffers of the network stay as they are.
     """
 
     net: nn.Module
@@ -227,7 +228,7 @@ class InnerLoop:
         if self.statistics == "transductive" or not batch_norms(self.net):
             return Adapted(weights, {})
         with moments_of(self.net, own.share if own.masked else None) as moments:
-            functional_call(self.net, weights, (own.x,))
+            self.forward(weights, own.x)
         return Adapted(weights, moments)
 
     def call(
@@ -248,6 +249,11 @@ class InnerLoop:
         else:
             normalised = normalised_by_batch(self.net, share)
         with normalised:
+            return self.forward(weights, x)
+
+    def forward(self, weights: Params, x: Tensor) -> Tensor:
+        """The outputs of the network with other weights, `(n, *input)` to `(n, out)`; its buffers stay as they are."""
+        with keeping_buffers(self.net.modules()):
             output: Tensor = functional_call(self.net, weights, (x,))
         return output
 
