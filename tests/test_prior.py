@@ -139,7 +139,7 @@ def test_the_catalogue_knows_which_learners_take_more_classes_than_they_were_bui
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"options": {"steps": -1}}, "steps is -1, but for maml it is at least 0"),
+        ({"options": {"steps": -1}}, "steps is -1, but for MAML it is at least 0"),
         ({"options": {"lr": 0}}, "lr is 0, but for maml it is above 0"),
         ({"options": {"lr": float("nan")}}, "lr is nan, but for maml it is a finite number"),
         ({"learner": "meta_sgd", "options": {"lr": "fast"}}, "lr is 'fast', but for meta_sgd it is of type float."),

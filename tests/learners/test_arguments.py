@@ -1,10 +1,14 @@
-"""What a learner is constructed with is told in its docstring, and what several share is told once."""
+"""What a learner is constructed with is told in its docstring, once, and is what it may be."""
 
 import inspect
 import re
+from typing import Literal
 
 import pytest
+from torch import nn
 
+from quickstudy import MAML, Conv4, PrototypicalNetwork, Reptile
+from quickstudy.errors import ShapeError
 from quickstudy.learners.catalogue import LEARNERS
 
 KINDS = sorted({entry.kind for entry in LEARNERS.values()}, key=lambda kind: kind.__name__)
@@ -31,3 +35,35 @@ def test_nothing_is_explained_twice_in_the_same_words():
     names = ("maml", "meta_sgd", "reptile", "anil", "maml_plus_plus")
     told = [text for name in names for text in own_arguments(LEARNERS[name].kind).values()]
     assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: MAML(nn.Linear(6, 3), order=3), "order is 3, but for MAML it is 1 or 2."),
+        (
+            lambda: Reptile(nn.Linear(6, 3), statistics="transductve"),
+            "statistics is 'transductve', but for Reptile it is 'support' or 'transductive'.",
+        ),
+        (
+            lambda: PrototypicalNetwork(nn.Linear(6, 3), distance="cosin"),
+            "distance is 'cosin', but for PrototypicalNetwork it is 'euclidean' or 'cosine'.",
+        ),
+        (lambda: MAML(nn.Linear(6, 3), steps=-1), "steps is -1, but for MAML it is at least 0."),
+        (lambda: MAML(nn.Linear(6, 3), adapt_steps=-1), "adapt_steps is -1, but for MAML it is at least 0."),
+        (lambda: Conv4(downsample="strid"), "downsample is 'strid', but for Conv4 it is 'pool' or 'stride'."),
+    ],
+)
+def test_an_option_that_is_none_of_its_choices_is_refused(make, told):
+    with pytest.raises(ShapeError, match=re.escape(told)):
+        make()
+
+
+def test_so_it_is_in_a_learner_of_the_users_own():
+    class Mine(PrototypicalNetwork):
+        def __init__(self, *, weighting: Literal["even", "uneven"] = "even") -> None:
+            super().__init__(nn.Linear(6, 3))
+
+    assert Mine(weighting="uneven").distance == "euclidean"
+    with pytest.raises(ShapeError, match="weighting is 'evn', but for Mine it is 'even' or 'uneven'"):
+        Mine(weighting="evn")

@@ -1,4 +1,4 @@
-"""What a learner says to inputs that it cannot take, in place of what PyTorch says."""
+"""What a learner says to options and inputs that it cannot take, in place of what PyTorch says."""
 
 import functools
 import re
@@ -11,9 +11,25 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from quickstudy.errors import ShapeError, TaskError
+from quickstudy.nets.choices import check_choices
 from quickstudy.tasks.task import Task
 
 Method = Callable[..., Any]
+
+
+def refusing_init(init: Method) -> Method:
+    """`init`, which refuses an option that is none of its choices, and a number of steps below zero."""
+
+    @functools.wraps(init)
+    def checked(self: nn.Module, *arguments: Any, **options: Any) -> None:
+        name = type(self).__name__
+        check_choices(name, init, options)
+        for option, value in options.items():
+            if option.endswith("steps") and isinstance(value, int) and value < 0:
+                raise ShapeError(f"{option} is {value}, but for {name} it is at least 0.")
+        init(self, *arguments, **options)
+
+    return checked
 
 
 def refusing_adapt(adapt: Method) -> Method:

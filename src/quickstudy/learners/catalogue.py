@@ -155,7 +155,7 @@ def check_options(name: str, kind: type, options: Options) -> None:
             raise ShapeError(f"{name} needs {option}: give it among the options, such as options={{{option!r}: 64}}.")
 
 
-AT_LEAST = {"steps": 0, "adapt_steps": 0, "body_steps": 0, "context_steps": 0, "k": 1, "n_classes": 1, "pull": 0}
+AT_LEAST = {"k": 1, "n_classes": 1, "pull": 0}
 """The least that some options can be, whosesoever they are."""
 ABOVE_0 = {"lr", "rates_lr", "body_lr", "temperature", "scale", "memory_budget"}
 _PLAIN = (bool, int, float, str)

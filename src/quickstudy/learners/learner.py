@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
-from quickstudy.learners.boundary import refusing_adapt, refusing_loss
+from quickstudy.learners.boundary import refusing_adapt, refusing_init, refusing_loss
 from quickstudy.tasks.task import Task
 
 Predictor = Callable[[Tensor], Distribution]
@@ -28,11 +28,14 @@ class Learner(nn.Module, ABC):
     - Predictions are inductive: a query gets the same answer alone or among others, unless the learner was
       constructed to be transductive.
     - `loss` is differentiable once, and finite on finite tasks.
-    - Inputs of a kind or size that it cannot take are refused in one sentence.
+    - Inputs of a kind or size that it cannot take are refused in one sentence, and so is an option that is none of the
+      values that its annotation, a `Literal`, lists.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = refusing_init(cls.__init__)  # type: ignore[method-assign]
         if "adapt" in vars(cls):
             cls.adapt = refusing_adapt(cls.adapt)  # type: ignore[method-assign]
         if "loss" in vars(cls):

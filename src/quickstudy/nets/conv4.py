@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.nets.batch_norm import BatchNorm, Moments, at_least_float32, moments_among, without_autocast
+from quickstudy.nets.choices import check_choices
 from quickstudy.nets.pooled_product import pooled_product
 from quickstudy.nets.sizes import check_sizes
 
@@ -124,6 +125,7 @@ class Conv4(nn.Module):
     def __init__(self, channels: int = 1, width: int = 64, *, downsample: Literal["pool", "stride"] = "pool") -> None:
         super().__init__()
         check_sizes("Conv4", channels=channels, width=width)
+        check_choices("Conv4", Conv4.__init__, {"downsample": downsample})
         self.channels, self.width, self.downsample = channels, width, downsample
         strided = downsample == "stride"
         first = FirstBlock if channels <= FEW_CHANNELS else Block
