@@ -1,6 +1,7 @@
 """The meta-gradient against a plain loop of autograd, in float64."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrizations import weight_norm
 
 from quickstudy import MAML, MLP, Conv4, Examples, Task
 from quickstudy.learners import inner_loop, meta_gradient
@@ -157,8 +159,37 @@ def test_chunks_change_nothing() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_it_is_the_finite_difference() -> None:
-    maml, tasks = MAML(MLP(6, 3, hidden=(4,)), lr=0.2, steps=3), tasks_of(6)
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = x.unflatten(1, (3, 2))
+        out: Tensor = self.last(self.attention(words, words, words, need_weights=False)[0].flatten(1))
+        return out
+
+
+def former_weight_norm() -> nn.Module:
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 4)), nn.Tanh(), nn.Linear(4, 3))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap's, of fused attention in the query half
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MLP(6, 3, hidden=(4,)),
+        Attention,
+        lambda: nn.Sequential(weight_norm(nn.Linear(6, 4)), nn.Tanh(), weight_norm(nn.Linear(4, 3), dim=1)),
+        former_weight_norm,
+    ],
+    ids=["mlp", "attention", "weight norm", "former weight norm"],
+)
+def test_it_is_the_finite_difference(make: Callable[[], nn.Module], batching: Any) -> None:
+    maml, tasks = MAML(make(), lr=0.2, steps=3, batching=batching), tasks_of(6)
     maml.loss(tasks).sum().backward()
     for parameter in maml.parameters():
         direction = torch.randn_like(parameter)

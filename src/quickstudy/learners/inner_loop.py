@@ -18,6 +18,7 @@ from quickstudy.learners.learner import Embedding, Predictor
 from quickstudy.learners.noise import Noise
 from quickstudy.nets.batch_norm import Moments, batch_norms, moments_of, normalised_by, normalised_by_batch
 from quickstudy.nets.buffers import keeping_buffers
+from quickstudy.nets.second_derivatives import twice_differentiable
 from quickstudy.tasks.task import Examples, Task
 
 logger = logging.getLogger(__name__)
@@ -282,10 +283,15 @@ class InnerLoop:
                 for same in zip(*found)
             ]
 
-        return self.vectorised(vectorised, each)
+        with twice_differentiable(self.net) if self._second_order() else nullcontext():
+            return self.vectorised(vectorised, each)
+
+    def _second_order(self) -> bool:
+        """Whether gradients of the steps are themselves differentiated."""
+        return self.order == 2 and torch.is_grad_enabled()
 
     def _gradients(self, loss: Callable[[Params], Tensor], phi: Params) -> Params:
-        second = self.order == 2 and torch.is_grad_enabled()
+        second = self._second_order()
         if self.batching == "vmap":
             with nullcontext() if second else torch.no_grad():
                 gradients: Params = grad(loss)(phi)
