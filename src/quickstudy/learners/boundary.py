@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from quickstudy.errors import ShapeError, TaskError
 from quickstudy.nets.choices import check_choices
-from quickstudy.tasks.task import Task
+from quickstudy.tasks.task import Task, check_labels
 
 Method = Callable[..., Any]
 
@@ -55,10 +55,12 @@ def refusing_adapt(adapt: Method) -> Method:
 
 
 def refusing_loss(loss: Method) -> Method:
-    """`loss`, whose errors over inputs are one sentence each."""
+    """`loss`, whose errors over inputs and labels are one sentence each."""
 
     @functools.wraps(loss)
     def checked(self: nn.Module, tasks: Task, **options: Any) -> Tensor:
+        if tasks.n_way is not None:
+            check_labels("query", tasks.query, tasks.n_way)
         with plainly(self, tasks.support.x):
             found: Tensor = loss(self, tasks, **options)
         return found

@@ -68,8 +68,8 @@ class Task:
 
     Raises:
         ShapeError: Where inputs of support and query differ in shape, or labels of the support set are not whole
-            numbers in `[0, n_way)`. Queries may be of no class that was shown, and labels on a GPU are not looked at,
-            which would wait for it.
+            numbers in `[0, n_way)`. Queries may be of no class that was shown, except where a loss is taken, and
+            labels on a GPU are not looked at, which would wait for it.
 
     Example:
         >>> import torch

@@ -305,6 +305,14 @@ class LearnerContract:
             return  # it takes any number of classes
         assert str(wide) in message, "the message quotes the value that is wrong"
 
+    def test_a_loss_of_queries_of_no_class_of_the_task_is_refused_by_their_label(self, case: Case) -> None:
+        learner, tasks = case.learner(), case.tasks()
+        if tasks.n_way is None:
+            pytest.skip(f"{case} is for regressions")
+        strange = replace(tasks, query=replace(tasks.query, y=tasks.query.y + tasks.n_way))
+        with pytest.raises(ShapeError, match="a query label is"):
+            learner.loss(strange, generator=seeded())
+
     def test_inputs_of_another_kind_are_taken_or_refused_in_one_sentence(self, case: Case) -> None:
         learner, tasks = case.learner(), case.tasks()
         whole = tasks.map(lambda value: (255 * value).to(torch.uint8) if value.is_floating_point() else value)
