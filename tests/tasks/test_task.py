@@ -21,6 +21,11 @@ def test_examples_of_unequal_number_are_refused_and_the_remedy_is_named(field):
         Examples(torch.zeros(2, 5, 3), **fields)
 
 
+def test_a_mask_of_numbers_is_refused_and_the_remedy_is_named():
+    with pytest.raises(ShapeError, match=r"mask is torch\.float32.*mask\.bool\(\)"):
+        Examples(torch.zeros(2, 5, 3), torch.zeros(2, 5), torch.ones(2, 5))
+
+
 def test_regression_targets_may_have_an_axis_of_their_own():
     assert Examples(torch.zeros(2, 5, 3), torch.zeros(2, 5, 1)).n == 5
 

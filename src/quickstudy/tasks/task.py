@@ -17,7 +17,7 @@ class Examples:
     The leading axis `b` is always there: a single task is a batch of one.
 
     Raises:
-        ShapeError: Where `y`, `mask` or `domain` do not begin with the `(b, n)` of `x`.
+        ShapeError: Where `y`, `mask` or `domain` do not begin with the `(b, n)` of `x`, or `mask` is not boolean.
     """
 
     x: Tensor
@@ -37,6 +37,8 @@ class Examples:
                     f"{name} is {tuple(value.shape)} and x is {tuple(self.x.shape)}; both begin with (tasks, examples)."
                     " A single task is a batch of one: x[None], y[None]."
                 )
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            raise ShapeError(f"mask is {self.mask.dtype}; it is boolean, True where the example is real: mask.bool().")
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same examples with `function` applied to every tensor."""
