@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy import MAML, MLP, Conv4, Task
+from quickstudy.errors import ShapeError
 from quickstudy.testing.learners import answers, double, picture_tasks, vector_tasks
 
 
@@ -47,6 +49,13 @@ def test_parameters_that_do_not_adapt_stay_as_they_are_and_are_still_meta_learne
     torch.testing.assert_close(answers(learner, tasks), answers(alone, features))
     learner.loss(tasks).sum().backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in net.parameters())
+
+
+def test_a_network_of_which_nothing_adapts_is_refused() -> None:
+    with pytest.raises(ShapeError, match="none of its 2, such as 'weight', is let adapt"):
+        MAML(nn.Linear(6, 3), adapts=lambda name: False)
+    with pytest.raises(ShapeError, match="Flatten needs a parameter that adapts by gradient descent: it has none"):
+        MAML(nn.Flatten())
 
 
 def test_the_regulariser_is_added_to_the_loss_at_the_adapted_weights() -> None:

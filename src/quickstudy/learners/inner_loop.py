@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.func import functional_call, grad, vmap
 
+from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Embedding, Predictor
@@ -82,6 +83,9 @@ class InnerLoop:
 
     What is meta-learned comes as `meta`, the learner's named parameters; those of the network begin with `net.`.
     Support sets always see batch normalisation by their own moments. Buffers of the network stay as they are.
+
+    Raises:
+        ShapeError: Where nothing adapts.
     """
 
     net: nn.Module
@@ -102,6 +106,12 @@ class InnerLoop:
     """`moments(step)` gives what layers normalise by at a step, support and queries; None: what `statistics` says."""
     batching: Literal["vmap", "loop"] = "vmap"
     """How support sets are batched. A network that `vmap` refuses turns it to "loop", with a warning in the log."""
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.net.named_parameters()]
+        if not self.start({f"net.{name}": value for name, value in self.net.named_parameters()}):
+            why = f"none of its {len(names)}, such as {names[0]!r}, is let adapt" if names else "it has none"
+            raise ShapeError(f"{type(self.net).__name__} needs a parameter that adapts by gradient descent: {why}.")
 
     def adapt(self, meta: Params, support: Examples, head: Head, visited: Sequence[int]) -> list[Adapted]:
         """The networks at the steps in `visited`, each for the whole batch, with their graph where that is enabled."""
