@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 import torch
@@ -36,6 +37,15 @@ def test_every_learner_answers_the_same_after_it_was_saved_and_loaded(tmp_path, 
     assert found.recipe == recipe(name)
     assert (found.encoder, found.training) == ({"size": 28}, {"n_shot": 1})
     assert torch.equal(answers(found.learner), answers(learner))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_can_be_sent_to_another_process(name):
+    learner = recipe(name).build()
+    learner.loss(TASK)  # which leaves nothing behind that could not be sent
+    sent = pickle.loads(pickle.dumps(learner.eval()))
+    assert torch.equal(answers(sent), answers(learner))
+    assert torch.equal(sent.loss(TASK), learner.loss(TASK))
 
 
 @pytest.mark.parametrize("net", NETS)

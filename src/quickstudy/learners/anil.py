@@ -1,6 +1,7 @@
 """Almost no inner loop."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from torch import Generator, Tensor, nn
@@ -57,7 +58,7 @@ class ANIL(Learner):
         super().__init__()
         self.body = make_batch_norm_explicit(body)
         self.net = make_batch_norm_explicit(head)  # what adapts goes by this name in every gradient learner
-        self.inner = InnerLoop(self.net, gradient_descent(lr), steps=steps, order=order, batching=batching)
+        self.inner = InnerLoop(self.net, partial(gradient_descent, lr=lr), steps=steps, order=order, batching=batching)
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         head, support = head_for(task), replace(task.support, x=embed_inductively(self.body, task.support.x))

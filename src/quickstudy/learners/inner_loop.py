@@ -340,6 +340,6 @@ def is_convolution(module: nn.Module) -> bool:
     return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
-def gradient_descent(lr: float) -> Callable[[int, Params, Params, Params], Params]:
+def gradient_descent(step: int, phi: Params, gradients: Params, meta: Params, *, lr: float) -> Params:
     r"""The update $\phi \leftarrow \phi - \alpha \nabla$ with one fixed rate $\alpha$."""
-    return lambda step, phi, gradients, meta: {name: value - lr * gradients[name] for name, value in phi.items()}
+    return {name: value - lr * gradients[name] for name, value in phi.items()}

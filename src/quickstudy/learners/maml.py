@@ -1,6 +1,7 @@
 """Model-agnostic meta-learning."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from torch import Generator, Tensor, nn
@@ -66,16 +67,12 @@ class MAML(Learner):
     ) -> None:
         super().__init__()
         self.net = make_batch_norm_explicit(net)
-
-        def start(meta: Params) -> Params:
-            return {name: value for name, value in theta(meta).items() if adapts is None or adapts(name)}
-
         self.inner = InnerLoop(
             self.net,
-            gradient_descent(lr),
+            partial(gradient_descent, lr=lr),
             steps=steps,
             order=order,
-            start=start,
+            start=theta if adapts is None else partial(chosen, adapts=adapts),
             statistics=statistics,
             batching=batching,
         )
@@ -95,3 +92,8 @@ class MAML(Learner):
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         meta = named_tensors(self)
         return self.meta_gradient.losses(meta, tasks, head_for(tasks), {self.inner.steps: 1.0})
+
+
+def chosen(meta: Params, *, adapts: Callable[[str], bool]) -> Params:
+    """The network's parameters that adapt."""
+    return {name: value for name, value in theta(meta).items() if adapts(name)}

@@ -1,7 +1,7 @@
 """MAML++."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -108,10 +108,10 @@ class MAMLPlusPlus(Learner):
 
         self.inner = InnerLoop(
             self.net,
-            learned_descent(steps) if learned_rates else gradient_descent(lr),
+            partial(learned_descent, steps=steps) if learned_rates else partial(gradient_descent, lr=lr),
             steps=steps,
-            start=all_but(per_step),
-            weights=normalised_at(per_step, steps),
+            start=partial(all_but, names=per_step),
+            weights=partial(normalised_at, names=per_step, steps=steps),
             statistics="transductive" if statistics == "transductive" else "support",
             batching=batching,
         )
@@ -183,26 +183,18 @@ class MAMLPlusPlus(Learner):
                     average.lerp_(value.mean(0), layers[name].momentum or 0.1)
 
 
-def learned_descent(steps: int) -> Callable[[int, Params, Params, Params], Params]:
+def learned_descent(step: int, phi: Params, gradients: Params, meta: Params, *, steps: int) -> Params:
     r"""The update $\phi_l \leftarrow \phi_l - \alpha_{i, l} \nabla_l$."""
-
-    def update(step: int, phi: Params, gradients: Params, meta: Params) -> Params:
-        i = min(step, steps - 1)
-        return {name: value - entry(meta, "rates", name)[i] * gradients[name] for name, value in phi.items()}
-
-    return update
+    i = min(step, steps - 1)
+    return {name: value - entry(meta, "rates", name)[i] * gradients[name] for name, value in phi.items()}
 
 
-def all_but(names: list[str]) -> Callable[[Params], Params]:
-    """The network's parameters but these adapt."""
-    return lambda meta: {name: value for name, value in theta(meta).items() if name not in names}
+def all_but(meta: Params, *, names: list[str]) -> Params:
+    """The network's parameters but these."""
+    return {name: value for name, value in theta(meta).items() if name not in names}
 
 
-def normalised_at(names: list[str], steps: int) -> Callable[[int, Params, Params], Params]:
+def normalised_at(step: int, phi: Params, meta: Params, *, names: list[str], steps: int) -> Params:
     """The network whose parameters of these names are those of the step."""
-
-    def weights(step: int, phi: Params, meta: Params) -> Params:
-        own = {name: entry(meta, "norms", name)[min(step, steps)] for name in names}
-        return {**theta(meta), **phi, **own}
-
-    return weights
+    own = {name: entry(meta, "norms", name)[min(step, steps)] for name in names}
+    return {**theta(meta), **phi, **own}

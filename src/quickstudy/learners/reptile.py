@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -58,7 +59,7 @@ class Reptile(Learner):
         super().__init__()
         self.net = make_batch_norm_explicit(net)
         self.inner = InnerLoop(
-            self.net, gradient_descent(lr), steps=steps, order=1, statistics=statistics, batching=batching
+            self.net, partial(gradient_descent, lr=lr), steps=steps, order=1, statistics=statistics, batching=batching
         )
         # Meta-training asks for weights alone, so that nothing is computed to normalise queries by.
         self.solving = replace(self.inner, statistics="transductive")
