@@ -470,7 +470,7 @@ def test_a_run_that_diverges_says_at_which_step(quickstudy, pictures, tmp_path):
 
 def test_an_error_of_a_process_is_one_message_without_a_traceback(tmp_path):
     draw(tmp_path / "few", 2, 1)
-    command = [sys.executable, "-m", "quickstudy.cli", "train", str(tmp_path / "few"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "quickstudy", "train", str(tmp_path / "few"), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -483,7 +483,7 @@ def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path):
     arguments = ["train", str(pictures), *map(str, TINY), "--devices", "2", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "quickstudy.cli", *arguments],
+        [sys.executable, "-m", "quickstudy", *arguments],
         capture_output=True,
         text=True,
         env=environment,

@@ -31,7 +31,7 @@ def main(name: str) -> None:
     """Trains one and puts it beside this file."""
     run = Path("runs") / name
     options = [*COMMANDS[name].split(), "--steps", "1000000", "--seed", "0", "--out", str(run), "--resume"]
-    subprocess.run([sys.executable, "-m", "quickstudy.cli", "train", "glyphs", *options], check=True)
+    subprocess.run([sys.executable, "-m", "quickstudy", "train", "glyphs", *options], check=True)
     for file in ("prior.json", "weights.safetensors"):
         target = Path(__file__).parent / name / file
         target.parent.mkdir(exist_ok=True)

@@ -1,5 +1,0 @@
-"""`python -m quickstudy.cli`."""
-
-from quickstudy.cli.app import main
-
-main()
