@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,13 @@ def test_an_out_that_holds_a_prior_is_not_overwritten(quickstudy, pictures, prio
     assert {path.name: path.read_bytes() for path in prior.iterdir()} == before
 
 
+def test_the_command_that_comes_next_can_be_pasted_whatever_the_folder_is_called(quickstudy, pictures, tmp_path):
+    out = tmp_path / "my [best] run"
+    code, told, _ = quickstudy("train", pictures, *TINY, "--out", out)
+    assert code == 0
+    assert shlex.split(told.partition("next: ")[2]) == ["quickstudy", "evaluate", str(out)]
+
+
 def test_evaluating_tells_the_mean_and_its_interval(quickstudy, pictures, prior):
     code, out, _ = quickstudy("evaluate", prior, "--source", pictures, "--tasks", 8)
     assert code == 0
@@ -273,6 +281,13 @@ def test_adapting_names_the_pictures_and_says_what_won(quickstudy, pictures, pri
     assert len(table) == 5
     assert table[0].keys() == {"file", "label", "probability"}
     assert (out / "report.html").stat().st_size > 1000
+
+
+def test_a_prior_that_is_the_folder_one_is_in_goes_by_its_name(quickstudy, prior, tmp_path, monkeypatch):
+    labelled = draw(tmp_path / "few", 2, 1)
+    monkeypatch.chdir(prior)
+    assert quickstudy("adapt", ".", labelled, "--out", tmp_path / "out")[0] == 0
+    assert f"with the prior {prior.name}." in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_adapting_refuses_to_replace_a_result_unless_forced(quickstudy, prior, tmp_path):

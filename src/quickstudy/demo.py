@@ -1,6 +1,7 @@
 """The demonstration: a learner learns to learn before the user's eyes; then a network is searched that fits limits."""
 
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -130,7 +131,7 @@ def run_demo(
         curve=curve,
         task=show_task(learner, splits.test, seed),
         steps=adaptation_curve(splits.test, seed),
-        shell=f"quickstudy adapt {out / 'prior'} my_classes/ --predict unlabelled/ --out out/",
+        shell=f"quickstudy adapt {shlex.quote(str(out / 'prior'))} my_classes/ --predict unlabelled/ --out out/",
         python=(
             "import quickstudy\n"
             f'prior = quickstudy.load("{out / "prior"}")\n'

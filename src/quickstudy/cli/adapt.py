@@ -43,7 +43,7 @@ def adapt(
         report, answers = adapt_folder(
             found,
             folder,
-            name=Path(prior).name,
+            name=Path(prior).resolve().name,
             predict=predict,
             out=out,
             unknown=unknown,

@@ -53,7 +53,8 @@ def evaluate(
     found = find_prior(prior)
     where = source or trained_on(prior, found.training)
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
-    with bar(f"loading {escape(Path(where).name)}") as update:
+    name = Path(where).resolve().name
+    with bar(f"loading {escape(name)}") as update:
         encoder = PictureEncoder.from_settings(found.encoder)
         splits = load_splits(
             where,
@@ -82,7 +83,7 @@ def evaluate(
             json.dumps(
                 {
                     **values,
-                    "source": Path(where).name,
+                    "source": name,
                     "split": str(split),
                     "n_way": ways,
                     "n_shot": shots,
@@ -92,6 +93,6 @@ def evaluate(
         )
     else:
         tell(
-            f"{escape(Path(where).name)} {split}, {ways}-way {shots}-shot{how}: {result} in {result.seconds:.1f} s "
+            f"{escape(name)} {split}, {ways}-way {shots}-shot{how}: {result} in {result.seconds:.1f} s "
             f"({1000 * result.seconds / result.n:.1f} ms a task)"
         )

@@ -1,5 +1,6 @@
 """`quickstudy learn-prior`."""
 
+import shlex
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -67,7 +68,8 @@ def learn_prior(
         out_console.print(table(found))
     elif check:
         note("all studies are of one task, so nothing can be said of how well it holds for another")
-    tell(f"saved [bold]{escape(str(out))}[/]: {verdict(found)}quickstudy search ... --prior {escape(str(out))}")
+    quoted = escape(shlex.quote(str(out)))
+    tell(f"saved [bold]{escape(str(out))}[/]: {verdict(found)}quickstudy search ... --prior {quoted}")
 
 
 def table(found: tuple[Check, ...]) -> Table:

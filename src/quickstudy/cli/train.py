@@ -1,6 +1,7 @@
 """`quickstudy train`."""
 
 import math
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,7 +129,7 @@ def train(
     if best is not None:
         how = ", transductive" if prior.recipe.transductive else ""
         won = f" with {best['mean']:.1f} ± {best['ci95']:.1f} {best['metric']} on validation tasks{how}"
-    tell(f"saved [bold]{escape(str(out))}[/]{won}\nnext: quickstudy evaluate {escape(str(out))}")
+    tell(f"saved [bold]{escape(str(out))}[/]{won}\nnext: quickstudy evaluate {escape(shlex.quote(str(out)))}")
 
 
 def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
