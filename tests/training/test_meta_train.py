@@ -20,6 +20,7 @@ from quickstudy import (
     Conv4,
     Episodes,
     LabelledSet,
+    Plan,
     PrototypicalNetwork,
     Reptile,
     Sinusoid,
@@ -418,6 +419,23 @@ def test_a_learner_without_parameters_is_refused():
         meta_train(NearestNeighbour(), VECTORS, steps=1)
     with pytest.raises(ShapeError, match="nothing to meta-train"):
         meta_train(PrototypicalNetwork(MLP(6, 3).requires_grad_(False)), VECTORS, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"schedule": "cos"}, "schedule is 'cos', but for meta-training it is 'constant' or 'cosine'."),
+        ({"steps": -1}, "steps is -1, but for meta-training it is at least 0."),
+        ({"tasks_per_step": 0}, "tasks_per_step is 0, but for meta-training it is at least 1."),
+        ({"validate_every": 0, "validation": VECTORS}, "validate_every is 0, but for meta-training it is at least 1."),
+    ],
+)
+def test_a_run_that_cannot_be_made_is_refused_with_what_can(options, said):
+    with pytest.raises(ShapeError, match=f"^{said}$"):
+        meta_train(Reptile(MLP(6, 3)), VECTORS, **{"steps": 1, **options})
+    if "validate_every" not in options:
+        with pytest.raises(ShapeError, match=f"^{said}$"):
+            Plan(**options)
 
 
 def test_data_that_hold_nan_are_refused():

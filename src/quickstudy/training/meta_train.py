@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +22,7 @@ from quickstudy.training.history import History, Progress
 
 logger = logging.getLogger(__name__)
 
+Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
@@ -33,7 +34,7 @@ def meta_train(
     steps: int,
     tasks_per_step: int = 4,
     lr: float | None = None,
-    schedule: Literal["constant", "cosine"] = "constant",
+    schedule: Schedule = "constant",
     clip: float | None = None,
     seconds: float = math.inf,
     validation: TaskSource | None = None,
@@ -84,7 +85,8 @@ def meta_train(
         ForeignArtefactError, DamagedArtefactError: Where the checkpoint is of another run, or cannot be read.
         OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
         TaskError: Where inputs or targets hold NaN or infinity.
-        ShapeError: Where the learner has no parameters, or the devices do not divide the tasks of a step.
+        ShapeError: Where the learner has no parameters, the devices do not divide the tasks of a step, a number of
+            steps or tasks is too small, or there is no such schedule.
         DeviceLostError: Where the process of another device has ended.
 
     Example:
@@ -95,6 +97,7 @@ def meta_train(
         >>> history.step
         10
     """
+    check_plan(steps=steps, tasks_per_step=tasks_per_step, schedule=schedule, validate_every=validate_every)
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise ShapeError(f"{type(learner).__name__} has no parameters that learn, so there is nothing to meta-train.")
@@ -189,6 +192,20 @@ def meta_train(
         learner.load_state_dict(run.best)
     learner.to(home).eval()
     return history
+
+
+def check_plan(*, steps: int, tasks_per_step: int, schedule: str, validate_every: int | None = None) -> None:
+    """Raises ShapeError where a run cannot be made of these."""
+    for name, value, least in (
+        ("steps", steps, 0),
+        ("tasks_per_step", tasks_per_step, 1),
+        ("validate_every", validate_every, 1),
+    ):
+        if value is not None and value < least:
+            raise ShapeError(f"{name} is {value}, but for meta-training it is at least {least}.")
+    if schedule not in get_args(Schedule):
+        kinds = " or ".join(map(repr, get_args(Schedule)))
+        raise ShapeError(f"schedule is {schedule!r}, but for meta-training it is {kinds}.")
 
 
 class _Run:

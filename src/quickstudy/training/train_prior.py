@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +17,7 @@ from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.history import Progress
-from quickstudy.training.meta_train import meta_train
+from quickstudy.training.meta_train import Schedule, check_plan, meta_train
 from quickstudy.training.origin import origin
 from quickstudy.training.unknown import calibrate, to_settings
 
@@ -40,7 +40,7 @@ class Plan:
     """Tasks a step, over all devices."""
     lr: float | None = None
     """Outer rate; by default the learner's own."""
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     """Of the outer rate."""
     clip: float | None = None
     """Largest norm of the outer gradient."""
@@ -50,6 +50,7 @@ class Plan:
     """Of everything random."""
 
     def __post_init__(self) -> None:
+        check_plan(steps=self.steps, tasks_per_step=self.tasks_per_step, schedule=self.schedule)
         if self.validation_tasks < 2:
             raise ShapeError(f"{self.validation_tasks} validation tasks have no interval. Take two or more.")
 
