@@ -150,6 +150,19 @@ def test_a_labelled_set_has_one_label_an_example():
         LabelledSet(torch.rand(4, 2), torch.arange(3), ("a", "b", "c"))
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8, torch.bool])
+def test_labels_are_whole_numbers_of_64_bits(kind):
+    with pytest.raises(ShapeError, match=rf"y is {kind}; labels are int64\. Give y\.long\(\)"):
+        LabelledSet(torch.rand(2, 2), torch.tensor([0, 1]).to(kind), ("a", "b"))
+
+
+def test_a_labelled_set_is_made_of_tensors():
+    x, y = torch.rand(2, 2), torch.tensor([0, 1])
+    for name, made in (("x", (x.numpy(), y)), ("y", (x, [0, 1]))):
+        with pytest.raises(ShapeError, match=rf"^{name} is a \w+, not a tensor\. Give torch\.as_tensor\({name}\)\.$"):
+            LabelledSet(*made, ("a", "b"))
+
+
 @pytest.mark.parametrize("y", [[0, 2], [-1, 0]])
 def test_a_label_without_a_class_name_is_refused(y):
     with pytest.raises(ShapeError, match=r"with 2 class names they must lie in 0\.\.1"):

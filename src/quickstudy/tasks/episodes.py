@@ -30,6 +30,13 @@ class LabelledSet:
     """For each class the group that it belongs to (an alphabet, a superclass), where there is one."""
 
     def __post_init__(self) -> None:
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, Tensor):
+                raise ShapeError(f"{name} is a {type(value).__name__}, not a tensor. Give torch.as_tensor({name}).")
+        if self.y.dtype != torch.int64:
+            raise ShapeError(
+                f"y is {self.y.dtype}; labels are int64. Give y.long() where these are numbers of classes."
+            )
         if self.y.shape != self.x.shape[:1]:
             raise ShapeError(f"y is {tuple(self.y.shape)} and x is {tuple(self.x.shape)}: one label an example, (n,).")
         if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.class_names):
