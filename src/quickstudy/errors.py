@@ -12,7 +12,7 @@ QuickstudyError
 ├── OutcomeError         outcomes of trials that nothing can be learned from
 ├── StudyError           a record of searches that cannot be opened, or that is another search's
 ├── ShapeError           tensors that do not fit a learner or a network
-├── DivergedError        a meta-training run whose loss is no longer finite
+├── DivergedError        a training or an adaptation whose numbers are no longer finite
 ├── DeviceLostError      a process that trained on another device, and has ended
 ├── ArtefactError        a saved prior that cannot be loaded
 │   ├── DamagedArtefactError
@@ -72,7 +72,7 @@ class ShapeError(QuickstudyError):
 
 
 class DivergedError(QuickstudyError):
-    """A meta-training run whose loss is no longer finite."""
+    """A training or an adaptation whose numbers are no longer finite."""
 
 
 class DeviceLostError(QuickstudyError):

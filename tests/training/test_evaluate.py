@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal
 
-from quickstudy import MLP, Episodes, Examples, LabelledSet, PrototypicalNetwork, Sinusoid, Task, evaluate
-from quickstudy.errors import ShapeError, TaskError
+from quickstudy import MAML, MLP, Episodes, Examples, LabelledSet, PrototypicalNetwork, Sinusoid, Task, evaluate
+from quickstudy.errors import DivergedError, ShapeError, TaskError
 from quickstudy.learners.learner import Learner
 from quickstudy.training.evaluate import Evaluation, judge
 
@@ -45,6 +45,46 @@ def test_masked_queries_do_not_count():
 def test_regression_is_judged_by_its_mean_squared_error():
     tasks = task([[0, 1, 2]], [[[0.0], [3.0], [1.0]]], None)
     assert judge(Says(), tasks).tolist() == pytest.approx([5 / 3])
+
+
+def diverging(inputs: int, outputs: int) -> MAML:
+    """Three linear layers whose weights grow without bound as they adapt."""
+    torch.manual_seed(0)
+    sizes = (inputs, 8), (8, 8), (8, outputs)
+    return MAML(torch.nn.Sequential(*(torch.nn.Linear(*size) for size in sizes)), lr=1e6, steps=5)
+
+
+def test_tasks_whose_adaptation_diverged_count_as_answered_wrongly_and_the_log_says_how_many(caplog):
+    assert evaluate(diverging(6, 3), SOURCE, tasks=12).values.tolist() == [0.0] * 12
+    (said,) = caplog.messages
+    assert said == (
+        "adapting to 12 of 12 tasks diverged: not all answers to them are finite, and they count as answered wrongly. "
+        "Lower the inner rate (lr), or take fewer inner steps."
+    )
+
+
+def test_a_task_that_diverges_leaves_the_others_as_they_are():
+    class Sometimes(Says):
+        def adapt(self, task, *, generator=None):
+            predictor = super().adapt(task, generator=generator)
+
+            def predict(x):
+                logits = predictor(x).logits.clone()
+                logits[0, 0] = math.nan
+                return Categorical(logits=logits, validate_args=False)
+
+            return predict
+
+    x, y = [[0, 1], [0, 1], [2, 1]], [[0, 1], [0, 1], [2, 0]]
+    assert judge(Sometimes(), task(x, y, 3)).nan_to_num(-1).tolist() == [-1, 100, 50]
+    masked = torch.tensor([[False, True]]).expand(3, 2)
+    assert judge(Sometimes(), task(x, y, 3, masked)).tolist() == [100, 100, 0]
+
+
+def test_a_regression_that_diverges_has_no_error_to_tell_and_says_why():
+    said = "adapting to 4 of 4 tasks diverged: .* so that they have no mean squared error. Lower the inner rate"
+    with pytest.raises(DivergedError, match=said):
+        evaluate(diverging(1, 1), Sinusoid(n_shot=5, n_query=5), tasks=4)
 
 
 def test_the_interval_is_1_96_standard_errors():

@@ -1,5 +1,6 @@
 """How well a learner adapts to tasks that it has not seen."""
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from quickstudy.errors import TaskError
+from quickstudy.errors import DivergedError, TaskError
 from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
 from quickstudy.tasks.task import Task, TaskSource
+
+logger = logging.getLogger(__name__)
 
 NOISE = 0x9E3779B97F4A7C15  # far from any seed that a person would choose
 
@@ -57,6 +60,9 @@ def evaluate(
 ) -> Evaluation:
     """Adapts `learner` to each of many tasks and judges it on their query sets.
 
+    A task of classification to which an answer is not a number, because adapting diverged, counts as answered wrongly,
+    and the log says how many there are.
+
     Args:
         learner: What is evaluated, in evaluation mode; its mode is restored.
         source: Where the tasks come from.
@@ -67,6 +73,7 @@ def evaluate(
 
     Raises:
         TaskError: Where there are no tasks, or inputs or targets hold NaN or infinity.
+        DivergedError: Where answers in a regression are not finite.
 
     Example:
         >>> import torch
@@ -95,16 +102,28 @@ def evaluate(
                 metric = "mean squared error" if drawn.n_way is None else "accuracy %"
     finally:
         learner.train(training)
-    return Evaluation(metric, torch.cat(values), time.perf_counter() - start)
+    found = torch.cat(values)
+    if n := int((lost := ~found.isfinite()).sum()):
+        said = f"adapting to {n} of {tasks} tasks diverged: not all answers to them are finite"
+        remedy = "Lower the inner rate (lr), or take fewer inner steps."
+        if metric != "accuracy %":
+            raise DivergedError(f"{said}, so that they have no {metric}. {remedy}")
+        logger.warning("%s, and they count as answered wrongly. %s", said, remedy)
+        found[lost] = 0.0
+    return Evaluation(metric, found, time.perf_counter() - start)
 
 
 def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> Tensor:
-    """Per cent of the queries classified rightly, or mean squared error, a task, `(b,)`."""
+    """Per cent of the queries classified rightly, or mean squared error, a task, `(b,)`; an answer that is not finite
+    makes that of its task so.
+    """
     check_finite("query targets", tasks.query.y, tasks.query.mask)
     predicted = learner.adapt(tasks, generator=generator)(tasks.query.x)
     if tasks.n_way is None:
         right = (predicted.mean - tasks.query.y).square().mean(-1)
     else:
-        right = 100 * (predicted.logits.argmax(-1) == tasks.query.y)  # type: ignore[attr-defined]
-    real = tasks.query.real().double()  # double throughout, so that all right is 100 and not 100.000003
-    return (right.double() * real).sum(1) / real.sum(1).clamp_min(1)
+        best = predicted.logits.max(-1)  # type: ignore[attr-defined]
+        right = (100.0 * (best.indices == tasks.query.y)).masked_fill(best.values.isnan(), math.nan)
+    real = tasks.query.real()
+    # Double throughout, so that all right is 100 and not 100.000003.
+    return right.double().masked_fill(~real, 0.0).sum(1) / real.sum(1).clamp_min(1)

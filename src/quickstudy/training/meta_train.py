@@ -81,7 +81,8 @@ def meta_train(
         on_progress: Is called after every step and validation.
 
     Raises:
-        DivergedError: Where a loss is not finite; the last checkpoint is older than that step.
+        DivergedError: Where a loss, or an answer to a validation task in a regression, is not finite; the last
+            checkpoint is older than that step.
         ForeignArtefactError, DamagedArtefactError: Where the checkpoint is of another run, or cannot be read.
         OutputExistsError: Where `out` holds a checkpoint and `resume` is False.
         TaskError: Where inputs or targets hold NaN or infinity.
