@@ -9,6 +9,7 @@ from quickstudy import Prior, Recipe
 from quickstudy.adapt_folder import adapt_folder, self_check, share_of_the_choice, stratified_folds
 from quickstudy.errors import (
     DataError,
+    DivergedError,
     OutputExistsError,
     ShapeError,
     TaskError,
@@ -100,6 +101,15 @@ def test_a_picture_gets_the_same_answer_alone_or_among_others(pictures, learner,
     for i, file in enumerate(sorted(new.glob("*.png"))):
         adapt_folder(prior, labelled, name="mine", predict=file, out=out / str(i), check=check)
         assert rows(out / str(i))[1:] == [together[i]]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_prior_that_diverges_in_adapting_writes_nothing_and_names_the_remedy(pictures, check):
+    labelled, new, out = pictures
+    said = "MAML diverged as it adapted to the labelled pictures: . of . answers are not finite. Take another prior"
+    with pytest.raises(DivergedError, match=said):
+        adapt_folder(make_prior("maml", lr=1e30, steps=5), labelled, name="mine", predict=new, out=out, check=check)
+    assert not out.exists()
 
 
 def test_the_same_seed_writes_the_same_table(pictures):

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.artefacts import write_atomically
-from quickstudy.errors import ShapeError, TaskError
+from quickstudy.errors import DivergedError, ShapeError, TaskError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
@@ -90,6 +90,7 @@ def adapt_folder(
         TaskError: Where `unknown` is asked of a prior without thresholds.
         DataError, TooFewExamplesError: Where the pictures cannot be read or do not make a task.
         ShapeError: Where the prior cannot tell so many classes apart.
+        DivergedError: Where adapting to the pictures leads to answers that are not finite.
         OutputExistsError, DataError: Where `out` is a file, or lies among the classes.
     """
     if out is not None:
@@ -216,7 +217,13 @@ def answer(learner: Learner, data: LabelledSet, x: Tensor, *, seed: int, batch: 
     """Probabilities `(m, k)` of pictures `(m, c, h, w)`, with all labelled ones as the support set of one task."""
     predictor = learner.adapt(one_task(data), generator=Generator().manual_seed(seed))
     parts = [predictor(to_float(part)[None]).probs[0] for part in x.split(batch)]  # type: ignore[attr-defined]
-    return torch.cat(parts)
+    probabilities = torch.cat(parts)
+    if n := int((~probabilities.isfinite()).any(1).sum()):
+        raise DivergedError(
+            f"{type(learner).__name__} diverged as it adapted to the labelled pictures: {n} of {len(x)} answers are "
+            "not finite. Take another prior, or train one with a lower inner rate (lr) or fewer inner steps."
+        )
+    return probabilities
 
 
 @torch.no_grad()
