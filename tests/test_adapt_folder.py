@@ -247,6 +247,10 @@ def test_what_lies_below_the_threshold_is_none_of_these(pictures, threshold, ref
     report, answers = adapt_folder(prior, labelled, name="mine", predict=new, out=out, unknown=True, check=check)
     assert [row[1] == "none of these" for row in rows(out)[1:]] == 4 * [refused]
     assert [label is None for label in answers.labels] == 4 * [refused]
+    assert [row[2] == "" for row in rows(out)[1:]] == 4 * [
+        refused
+    ]  # a rejected class's probability is not that of none
+    assert answers.probabilities.isnan().tolist() == 4 * [refused]
     assert "set on 3-way 3-shot tasks of validation classes, of whose" in report.settings["none of these"]
     adapt_folder(prior, labelled, name="mine", predict=new, out=out, check=check)
     assert "none of these" not in {row[1] for row in rows(out)}

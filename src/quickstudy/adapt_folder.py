@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,16 +43,17 @@ class Answers:
     labels: tuple[int | None, ...]
     """An index into the class names; None where it is none of them."""
     probabilities: Tensor
-    """`(m,)`, of the best class, also where the answer is none."""
+    """`(m,)`, of the class that is answered; NaN where the answer is none."""
 
     def to_csv(self, class_names: Sequence[str], folder: Path) -> str:
-        """One row a file: its path below the folder, label, probability."""
+        """One row a file: its path below the folder, label, probability, which is empty for "none of these"."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "label", "probability"])
         for file, label, probability in zip(self.files, self.labels, self.probabilities.tolist()):
-            name = file.relative_to(folder) if file.is_relative_to(folder) else file
-            writer.writerow([name.as_posix(), NONE if label is None else class_names[label], f"{probability:.4f}"])
+            name = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+            answer = (NONE, "") if label is None else (class_names[label], f"{probability:.4f}")
+            writer.writerow([name, *answer])
         return text.getvalue()
 
 
@@ -152,10 +154,12 @@ def adapt_folder(
             labels = [label if score >= threshold.value else None for label, score in zip(labels, known.tolist())]
         top = probabilities.topk(min(2, data.n_classes)).indices
         closest = tuple(int(row[0] if label is None else row[-1]) for row, label in zip(top, labels))
-        answers = Answers(tuple(files), tuple(labels), best.values)
+        # A probability says which class it is if it is one of them, and so nothing where it is none.
+        of_answer = best.values.masked_fill(torch.tensor([label is None for label in labels]), math.nan)
+        answers = Answers(tuple(files), tuple(labels), of_answer)
         root = predict if predict.is_dir() else predict.parent
         names = tuple((f.relative_to(root) if f.is_relative_to(root) else f).as_posix() for f in files)
-        predictions = Predictions(names, x, tuple(labels), best.values, closest)
+        predictions = Predictions(names, x, tuple(labels), of_answer, closest)
     settings = {"prior": name, "learner": own, "seed": str(seed), "pictures": describe(encoder)}
     if threshold is not None:
         settings["none of these"] = (

@@ -1,4 +1,5 @@
 import io
+import math
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -52,8 +53,8 @@ def test_a_task_whose_parts_do_not_fit_is_refused(change):
         replace(TASK, **change)
 
 
-def test_predictions_come_least_certain_first_and_ties_in_the_order_of_files():
-    found = Predictions(("a", "b", "c", "d"), pictures(4), (0, 1, None, 0), torch.tensor([0.9, 0.5, 0.2, 0.5]))
+def test_none_of_these_comes_first_then_the_least_certain_and_ties_in_the_order_of_files():
+    found = Predictions(("a", "b", "c", "d"), pictures(4), (0, 1, None, 0), torch.tensor([0.9, 0.5, math.nan, 0.5]))
     assert found.order == (2, 1, 3, 0)
     report = replace(REPORT, predictions=found)
     assert report.counts == (2, 1)

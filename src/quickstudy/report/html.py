@@ -390,7 +390,7 @@ def _counts(report: AdaptReport) -> str:
 
 
 def _cards(found: Predictions, report: AdaptReport) -> list[dict[str, Any]]:
-    """The least certain predictions, as many as are shown."""
+    """The first predictions, as many as are shown."""
 
     def name(label: int | None) -> str | None:
         return None if label is None else report.class_names[label]

@@ -214,7 +214,7 @@ class Predictions:
     labels: tuple[int | None, ...]
     """An index into the report's class names; None for "none of these"."""
     probabilities: Tensor
-    """`(m,)`, of the answer, as in the CSV."""
+    """`(m,)`, of the answer, as in the CSV; NaN for "none of these", which has none."""
     closest: tuple[int | None, ...] | None = None
     """The next best class of each picture, or, of "none of these", the best; shown where the answer is uncertain."""
 
@@ -230,8 +230,9 @@ class Predictions:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The least certain first."""
-        return tuple(self.probabilities.argsort(stable=True).tolist())
+        """None of these first, then the least certain."""
+        probabilities = self.probabilities.tolist()
+        return tuple(sorted(range(len(self.files)), key=lambda i: (self.labels[i] is not None, probabilities[i])))
 
 
 @dataclass(frozen=True)
