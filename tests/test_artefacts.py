@@ -9,7 +9,15 @@ import warnings
 import pytest
 import torch
 
-from quickstudy.artefacts import MANIFEST, WEIGHTS, Artefact, read_artefact, write_artefact, write_atomically
+from quickstudy.artefacts import (
+    MANIFEST,
+    WEIGHTS,
+    Artefact,
+    read_artefact,
+    write_artefact,
+    write_atomically,
+    write_together,
+)
 from quickstudy.errors import ArtefactError, DamagedArtefactError, DataNotFoundError, ForeignArtefactError
 from quickstudy.errors import NewerArtefactError as Newer
 
@@ -125,17 +133,35 @@ def test_weights_that_are_no_safetensors_are_never_unpickled(tmp_path):
         read_artefact(tmp_path, "learner")
 
 
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_full_disk_leaves_the_previous_artefact_whole(tmp_path, monkeypatch, call):
-    write(tmp_path)
-    before, calls = files(tmp_path), []
+def fill_the_disk(monkeypatch, call: int) -> None:
+    """There is no room for the n-th file that is to be on the disk."""
+    calls = []
 
     def full(handle):
         calls.append(handle)
-        if len(calls) == call:  # at the weights, or at the manifest after them
+        if len(calls) == call:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_files_that_belong_together_are_replaced_together_or_not_at_all(tmp_path, monkeypatch, call):
+    paths = tmp_path / "table.csv", tmp_path / "report.html"
+    write_together(dict.fromkeys(paths, b"old"))
+    fill_the_disk(monkeypatch, call)
+    with pytest.raises(OSError, match="No space left"):
+        write_together(dict.fromkeys(paths, b"new"))
+    assert files(tmp_path) == {path.name: b"old" for path in paths}
+    write_together(dict.fromkeys(paths, b"new"))
+    assert files(tmp_path) == {path.name: b"new" for path in paths}
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_full_disk_leaves_the_previous_artefact_whole(tmp_path, monkeypatch, call):
+    write(tmp_path)
+    before = files(tmp_path)
+    fill_the_disk(monkeypatch, call)  # at the weights, or at the manifest after them
     with pytest.raises(OSError, match="No space left"):
         write_artefact(tmp_path, Artefact("learner", {"name": "new"}, {"a": torch.ones(50)}))
     assert files(tmp_path) == before

@@ -318,6 +318,26 @@ def test_an_error_in_adapting_leaves_the_earlier_result(quickstudy, prior, tmp_p
     assert quickstudy("adapt", prior, labelled, "--out", out, "--force", "--skip-bad")[0] == 0
 
 
+def test_a_disk_that_is_full_between_two_files_of_a_result_leaves_the_earlier_result(
+    quickstudy, prior, tmp_path, monkeypatch
+):
+    labelled, out = draw(tmp_path / "few", 2, 1), tmp_path / "out"
+    arguments = ("adapt", prior, labelled, "--out", out, "--predict")
+    assert quickstudy(*arguments, labelled)[0] == 0
+    before, sync = {path.name: path.read_bytes() for path in out.iterdir()}, os.fsync
+
+    def full(handle):
+        if os.fstat(handle).st_size > len(before["predictions.csv"]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, told = quickstudy(*arguments, labelled / "class 0", "--force")
+    assert code == 1
+    assert "What was saved before is intact." in told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_adapting_that_fails_leaves_nothing(quickstudy, prior, tmp_path):
     labelled = draw(tmp_path / "few", 2, 1)
     (labelled / "class 0" / "bad.png").write_bytes(b"")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from quickstudy.artefacts import write_atomically
+from quickstudy.artefacts import write_together
 from quickstudy.errors import DivergedError, ShapeError, TaskError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
@@ -182,9 +182,8 @@ def adapt_folder(
         settings=settings,
     )
     if out is not None:
-        if answers is not None:
-            write_atomically(out / "predictions.csv", as_bytes(answers.to_csv(data.class_names, root)))
-        write_atomically(out / "report.html", as_bytes(render(report)))
+        table = {} if answers is None else {out / "predictions.csv": as_bytes(answers.to_csv(data.class_names, root))}
+        write_together({**table, out / "report.html": as_bytes(render(report))})
     return report, answers
 
 

@@ -45,22 +45,40 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     What a killed process had begun to write lies beside it, and goes with the first writing an hour later.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together, each as `write_atomically` does.
+
+    None takes its place before all are on the disk, so that a full disk leaves all the previous ones as they were.
+    """
+    begun: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            forget_abandoned(path)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            begun[path] = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            begun[path].chmod(0o644)
+        for path, whole in begun.items():
+            whole.replace(path)
+    except BaseException:
+        for left in begun.values():
+            left.unlink(missing_ok=True)
+        raise
+
+
+def forget_abandoned(path: Path) -> None:
+    """Removes what killed processes had begun to write for a file, and nobody has finished since."""
     for begun in path.parent.glob(f".{path.name}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - begun.stat().st_mtime > ABANDONED:
                 begun.unlink()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_artefact(folder: Path, artefact: Artefact) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from quickstudy.artefacts import write_atomically
+from quickstudy.artefacts import write_together
 from quickstudy.nas.across import AcrossResult, Compared, worst, worst_interval
 
 JSON, CSV = "across.json", "across.csv"
@@ -63,5 +63,5 @@ def save_across(folder: Path, result: AcrossResult) -> None:
             {"architecture": str(one.architecture), "accuracy %": one.value, "failure": one.why} for one in result.tried
         ],
     }
-    write_atomically(folder / JSON, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(folder / CSV, text.getvalue().encode())
+    told = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
+    write_together({folder / JSON: told.encode(), folder / CSV: text.getvalue().encode()})
