@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,27 @@ def test_evaluating_on_a_folder_that_has_changed_is_refused_unless_it_is_named(q
     assert is_one_message(told)
     assert "has changed since" in told
     assert quickstudy("evaluate", own[1], "--source", own[0], "--tasks", 4)[0] == 0
+
+
+def test_evaluating_leaves_out_classes_that_the_prior_has_seen_and_names_them(quickstudy, pictures, prior, tmp_path):
+    def grown(by: int) -> Path:
+        """The folder of its training with so many classes more, so that all go to other parts."""
+        folder = shutil.copytree(pictures, tmp_path / str(by) / "mine")
+        for i in range(by):
+            shutil.copytree(folder / "class 0", folder / f"new {i}")
+        return folder
+
+    trained = json.loads((prior / "prior.json").read_text())["settings"]["training"]["class_names"]["train"]
+    seen = set(load_splits(str(folder := grown(8)), n_way=2).test.class_names) & set(trained)
+    assert len(seen) == 1
+    code, out, told = quickstudy("evaluate", prior, "--source", folder, "--tasks", 4, "--n-way", 3)
+    assert code == 0
+    assert "mine test, 3-way" in out  # the other three of the test
+    assert f"left out, because classes of these names have trained or validated {prior}: {seen.pop()}" in told
+    code, _, told = quickstudy("evaluate", prior, "--source", grown(1), "--tasks", 4)
+    assert code == 1
+    assert "was trained or validated on all classes of the test part of mine, by their names: class 3, class 4" in told
+    assert quickstudy("evaluate", prior, "--source", folder, "--split", "train", "--tasks", 4)[2] == ""
 
 
 def test_evaluating_on_pictures_of_another_shape_says_so(quickstudy, own, monkeypatch):

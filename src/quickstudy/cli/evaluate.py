@@ -13,10 +13,10 @@ from quickstudy.cli.priors import find_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, tell
 from quickstudy.errors import ShapeError
 from quickstudy.tasks.catalogue import load_splits
-from quickstudy.tasks.episodes import Episodes, LabelledSet
+from quickstudy.tasks.episodes import Episodes
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.evaluate import evaluate as evaluate_learner
-from quickstudy.training.origin import is_as_trained, trained_on
+from quickstudy.training.origin import is_as_trained, listed, trained_on, unseen
 from quickstudy.training.train_prior import most_queries
 
 
@@ -65,7 +65,9 @@ def evaluate(
         )
     if source is None and not is_as_trained(prior, found.training, splits):
         note(f"{where} is not drawn or read here quite as it was when {prior} was trained")
-    data: LabelledSet = getattr(splits, split)
+    data, seen = unseen(prior, found.training, splits, split)
+    if seen:
+        note(f"left out, because classes of these names have trained or validated {prior}: {listed(seen)}")
     if (shape := tuple(data.x.shape[1:])) != found.recipe.shape:
         raise ShapeError(
             f"{prior} takes pictures of shape {found.recipe.shape}, and those of {where} are {shape}. "

@@ -1,12 +1,15 @@
 """What a prior tells of the data that it was trained on, and how they are found again."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import DataError, DataNotFoundError
 from quickstudy.tasks.catalogue import SOURCES, Splits
+from quickstudy.tasks.episodes import LabelledSet
+
+PARTS = ("train", "validation", "test")
 
 
 def origin(splits: Splits, out: Path | None = None) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def origin(splits: Splits, out: Path | None = None) -> dict[str, Any]:
     told: dict[str, Any] = {"source": splits.name, "data": splits.to_settings()}
     if splits.folder is None:
         return told
-    names = {part: list(getattr(splits, part).class_names) for part in ("train", "validation", "test")}
+    names = {part: list(getattr(splits, part).class_names) for part in PARTS}
     folder = splits.folder.resolve()
     if out is None:
         return {**told, "folder": folder.as_posix(), "class_names": names}
@@ -51,6 +54,18 @@ def trained_on(prior: str, training: Mapping[str, Any]) -> str:
     return str(folder)
 
 
+def listed(names: Sequence[str], at_most: int = 5) -> str:
+    """Some names, and how many there are more.
+
+    Example:
+        >>> from quickstudy.training.origin import listed
+        >>> listed(["ant", "bee", "cat"]), listed(["ant", "bee", "cat"], at_most=1)
+        ('ant, bee, cat', 'ant and 2 more')
+    """
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
 def is_as_trained(prior: str, training: Mapping[str, Any], splits: Splits) -> bool:
     """Whether these data are bit for bit those that a prior was trained on, as far as it says.
 
@@ -64,5 +79,27 @@ def is_as_trained(prior: str, training: Mapping[str, Any], splits: Splits) -> bo
         return False
     raise DataError(
         f"{splits.folder} has changed since {prior} was trained, and classes that it was trained on may now be in the "
-        "test. Restore it, or name it with --source to evaluate on what it holds now."
+        "test. Restore it, or name it with --source to evaluate on what it holds now, without those classes."
     )
+
+
+def unseen(prior: str, training: Mapping[str, Any], splits: Splits, part: str) -> tuple[LabelledSet, tuple[str, ...]]:
+    """A part of some data without the classes that a prior has seen, as far as it tells their names, and those names.
+
+    It has seen what it was trained on, and, for the test, what it was validated on.
+
+    Raises:
+        DataError: Where it has seen all of them.
+    """
+    data: LabelledSet = getattr(splits, part)
+    known = training.get("class_names", {})
+    before = {name for earlier in PARTS[: PARTS.index(part)] for name in known.get(earlier, ())}
+    seen = tuple(name for name in data.class_names if name in before)
+    if not seen:
+        return data, seen
+    if len(seen) == data.n_classes:
+        raise DataError(
+            f"{prior} was trained or validated on all classes of the {part} part of {splits.name}, by their names: "
+            f"{listed(seen)}. Evaluate it on other classes; rename those that only share a name."
+        )
+    return data.select([i for i, name in enumerate(data.class_names) if name not in before]), seen
