@@ -12,6 +12,7 @@ table has five points at test; so do these rows.
 
 import argparse
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,8 +108,13 @@ def train(name: str, seed: int, result: Result, checkpoints: Path) -> None:
         )
         seconds = history.seconds
     for steps in TEST_STEPS:
-        found = evaluate(method.at_test(net, learner, steps), TEST, tasks=600, batch=100)
         setting = after(steps)
+        try:
+            found = evaluate(method.at_test(net, learner, steps), TEST, tasks=600, batch=100)
+        except DivergedError as error:
+            print(f"{name}, seed {seed}, {setting}: {error}", flush=True)
+            result.add(name, setting, METRIC, math.nan, n=600, seconds=seconds, seed=seed)
+            continue
         print(f"{name}, seed {seed}, {setting}: {found}", flush=True)
         result.add(name, setting, METRIC, found.mean, ci95=found.ci95, n=found.n, seconds=seconds, seed=seed)
 

@@ -33,7 +33,7 @@ def test_with_one_shot_it_is_the_softmax_of_cosines(temperature: float) -> None:
 
 def test_with_more_shots_a_class_gets_the_attention_of_all_its_examples() -> None:
     tasks = tasks_of(3)
-    found = answers(MatchingNetwork(nn.Identity()), tasks)
+    found = answers(MatchingNetwork(nn.Identity(), temperature=1.0), tasks)
     for i in range(len(tasks)):
         cosines = torch.cosine_similarity(tasks.query.x[i][:, None], tasks.support.x[i][None], dim=-1)
         attention = cosines.softmax(-1)

@@ -28,8 +28,8 @@ class MatchingNetwork(Learner):
 
     Args:
         net: Embeds `(n, *input)` as `(n, *features)`. Its torch batch normalisation layers become `BatchNorm`.
-        temperature: $\tau$; 1 as in the paper, where cosines in [-1, 1] cannot make sharp attention. With 0.1 it learns
-            far faster. It is not learned itself.
+        temperature: $\tau$. With the paper's 1, cosines in [-1, 1] cannot make sharp attention, and it learns far
+            slower than with 0.1. It is not learned itself.
         context_steps: Steps of attention of the full context embeddings; 0 does without them.
         n_features: `d`, the size of an embedding; full context embeddings need it.
 
@@ -50,7 +50,7 @@ class MatchingNetwork(Learner):
     """
 
     def __init__(
-        self, net: nn.Module, *, temperature: float = 1.0, context_steps: int = 0, n_features: int | None = None
+        self, net: nn.Module, *, temperature: float = 0.1, context_steps: int = 0, n_features: int | None = None
     ) -> None:
         super().__init__()
         self.net = make_batch_norm_explicit(net)

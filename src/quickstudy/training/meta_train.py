@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from quickstudy.errors import DeviceLostError, DivergedError, OutputExistsError, ShapeError
 from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
+from quickstudy.nets.choices import check_choices
 from quickstudy.tasks.task import TaskSource
 from quickstudy.training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from quickstudy.training.evaluate import evaluate
@@ -204,9 +205,7 @@ def check_plan(*, steps: int, tasks_per_step: int, schedule: str, validate_every
     ):
         if value is not None and value < least:
             raise ShapeError(f"{name} is {value}, but for meta-training it is at least {least}.")
-    if schedule not in get_args(Schedule):
-        kinds = " or ".join(map(repr, get_args(Schedule)))
-        raise ShapeError(f"schedule is {schedule!r}, but for meta-training it is {kinds}.")
+    check_choices("meta-training", meta_train, {"schedule": schedule})
 
 
 class _Run:
