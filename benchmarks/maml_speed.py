@@ -41,8 +41,9 @@ from quickstudy import Examples, Task
 SECONDS, MEMORY, RATE = "seconds per meta-iteration", "peak memory MB", "matrix product, GFLOP per second"
 SPEED, SHARE = "speed ratio to the best peer", "share of the floor's rate %"
 STEPS, LR = (1, 5), 0.1
-TOLERANCE = {1: 1e-3, 5: 1e-2}
-"""Largest relative error of the float32 meta-gradient: every step multiplies the rounding of the one before."""
+TOLERANCE = {1: 1e-3, 5: 2e-2}
+"""Largest relative error of the float32 meta-gradient: every step multiplies the rounding of the one before, and a
+maximum that rounding decides the other way changes the gradient of its task. In float64 all agree to 1e-13."""
 BUSY = 0.25
 """Processes waiting for a core, as a part of the cores, from which on a machine is busy."""
 
