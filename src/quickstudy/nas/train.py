@@ -64,8 +64,8 @@ class Schedule:
     def for_inputs(cls, shape: Sequence[int], **settings: Any) -> "Schedule":
         """The schedule of searches: half of the examples are moved by one pixel, or step in time, in 28.
 
-        Pictures of characters gain much by it, photographs a little, and those of clothes and digits in a frame, which
-        lose where all examples are moved, lose nothing (`benchmarks/tiny_ending.py`).
+        Pictures of characters gain much by it. With photographs it is a point or two, either way. Moving all examples
+        gains no more, and can lose much where a digit's place in its frame tells (`benchmarks/tiny_ending.py`).
 
         Args:
             shape: Of an input, `(channels, *size)`.
