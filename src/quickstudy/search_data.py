@@ -99,6 +99,7 @@ def search_data(
         seed=seed,
         on_progress=on_progress,
     )
+    short = budget.seconds is None or time.perf_counter() - start > USED * budget.seconds
     say("saving the network")
     training = {
         "data": data.name,
@@ -114,7 +115,7 @@ def search_data(
     some = real(data.task.support)[0][:COMPARED]
     export_onnx(result.network, result.space.shape, out / ONNX, data.class_names, examples=some)
     say("writing the report")
-    report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task), budget), score)
+    report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task), short), score)
     write_atomically(out / REPORT, render(report).encode())
     return Found(result, report, time.perf_counter() - start)
 
@@ -204,9 +205,9 @@ def nearest_neighbour(task: Task) -> Score | None:
     return scored("nearest neighbour", "test", Share(right, task.query.n))
 
 
-def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, budget: Budget) -> tuple[str, ...]:
-    """What a reader should know before the numbers are believed."""
-    found, short = [], budget.seconds is None or result.seconds > USED * budget.seconds
+def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, short: bool) -> tuple[str, ...]:
+    """What a reader should know before the numbers are believed; `short`: whether the search has used its seconds."""
+    found = []
     if result.cut is not None:
         found.append(f"The final training had only {result.cut}, for the seconds were over. Give the search more.")
     most = result.limits.max_latency

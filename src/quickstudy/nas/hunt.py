@@ -111,8 +111,8 @@ def hunt(
         found.run(pool)
         best = found.best()
         finalists = found.train_to_the_end(found.finalists(), pool, keep=keep) if to_the_end else []
-        slow = 0 if limits.max_latency is None else len(latency.too_slow)
-        return Hunted(tuple(best), tuple(finalists), tuple(found.tried()), slow, found.before, found.steps)
+        tried, slow = tuple(found.tried()), len(latency.too_slow)
+        return Hunted(tuple(best), tuple(finalists), tried, slow, found.before, found.steps)
 
 
 def share(outcome: Outcome) -> Share:
