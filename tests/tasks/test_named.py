@@ -102,7 +102,7 @@ def test_of_mnist_the_first_pictures_of_each_digit_are_taken(monkeypatch, tmp_pa
 
 def idx(array: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 def test_an_idx_file_is_read_in_its_own_shape(tmp_path):
@@ -111,7 +111,11 @@ def test_an_idx_file_is_read_in_its_own_shape(tmp_path):
     assert np.array_equal(read_idx(tmp_path / "x.gz"), array)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", gzip.compress(b"\0\0"), idx(np.zeros(9, np.uint8))[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense", gzip.compress(b"\0\0", mtime=0), idx(np.zeros(9, np.uint8))[:-9]],
+    ids=["empty", "nonsense", "too short", "cut off"],
+)
 def test_a_damaged_idx_file_is_refused(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataError, match="no compressed IDX file"):
