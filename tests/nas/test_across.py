@@ -5,7 +5,7 @@ import torch
 from torch import Generator
 
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError
-from quickstudy.nas.across import CANDIDATES, LEAST, Comparison, search_across, worst, worst_interval
+from quickstudy.nas.across import CANDIDATES, LEAST, STEPS, Comparison, search_across, worst, worst_interval
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
@@ -69,6 +69,13 @@ def test_a_search_across_tasks_by_trials_repeats_exactly(found):
     assert [(one.architecture, one.value) for one in a.tried] == [(one.architecture, one.value) for one in b.tried]
     for one, other in zip(a.compared, b.compared):
         assert torch.equal(one.source.values, other.source.values)
+
+
+def test_a_search_across_tasks_moves_half_of_the_inputs_unless_told_otherwise(found):
+    assert found.settings["inputs"] == "as they are"
+    own = run(schedule=None, budget=replace(FEW, trials=1), tasks=LEAST)
+    assert own.settings["inputs"] == "moved at random by 1 at most, with probability 0.5"
+    assert own.settings["steps a task"] == STEPS
 
 
 def test_where_every_training_fails_across_tasks_the_reason_is_told():

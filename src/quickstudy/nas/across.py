@@ -39,6 +39,8 @@ FEW, MANY = 2, 16
 """Tasks of the shortest training, at least and at most, where the seconds decide; four where they do not."""
 DESCRIBED = 8
 """Tasks by which a prior knows their distribution."""
+STEPS = 50
+"""Of a training on one task."""
 CANDIDATES = 4
 """Architectures that are compared."""
 LEAST = 5
@@ -128,7 +130,7 @@ def search_across(
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
     name: str = "tasks",
-    schedule: Schedule = Schedule(steps=50),  # noqa: B008
+    schedule: Schedule | None = None,
     tasks: int = 100,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
@@ -148,7 +150,8 @@ def search_across(
         proposer: As in `search`.
         storage: As in `search`.
         name: Of the source, in the storage.
-        schedule: Of a training on one task.
+        schedule: Of a training on one task; None is `Schedule.for_inputs` with 50 steps, so that half of the
+            inputs are moved, as by `search`.
         tasks: Tasks that are compared on, and tested on, at most; with few seconds there are fewer, but five.
         seed: Of all randomness, and of the tasks.
         on_progress: Is called when a trial, or a round of the comparison or the test, has ended.
@@ -180,6 +183,7 @@ def search_across(
     x, y = real((first := numbered[0]).support)
     assert first.n_way is not None
     each = OnNumberedTask(Tiny(shape=tuple(x.shape[1:]), n_classes=first.n_way), numbered)
+    schedule = schedule or Schedule.for_inputs(each.space.shape, steps=STEPS)
     trainer = OnManyTasks(each.space, numbered, schedule.steps)
     seconds = budget.seconds
     hunting = replace(budget, seconds=None if seconds is None else HUNTED * seconds)
@@ -241,6 +245,7 @@ def search_across(
             "classes a task": each.space.n_classes,
             "support examples a task": len(y),
             "steps a task": schedule.steps,
+            "inputs": schedule.inputs,
             "tasks of the first rung": max(1, hunted.steps // schedule.steps),
             "tasks compared on": compared[0].source.n,
             "tasks tested on": n,

@@ -78,6 +78,18 @@ class Schedule:
         """
         return cls(shift=max(1, round(max(shape[1:]) / MOVED)), **settings)
 
+    @property
+    def inputs(self) -> str:
+        """What becomes of them, in words.
+
+        Example:
+            >>> from quickstudy.nas.train import Schedule
+            >>> Schedule.for_inputs((1, 28, 28)).inputs, Schedule().inputs
+            ('moved at random by 1 at most, with probability 0.5', 'as they are')
+        """
+        moved = [f"moved at random by {self.shift} at most, with probability {self.moved:g}"] if self.shift else []
+        return "; ".join([*moved, *(["half of them mirrored"] if self.flip else [])]) or "as they are"
+
     def rate(self, progress: float) -> float:
         """The rate once this part of the steps is done, from 0 to 1."""
         if progress < self.warm_up:
