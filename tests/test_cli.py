@@ -593,6 +593,7 @@ def test_tensorboard_and_low_precision_are_options(quickstudy, pictures, tmp_pat
         (an_amount, "20k", 20_000),
         (an_amount, "1.5M", 1_500_000),
         (an_amount, "20,000", 20_000),
+        (an_amount, "1_250,000.0", 1_250_000),
         (memory, "64k", 65_536),
         (memory, "64KiB", 65_536),
         (memory, "64kB", 65_536),
@@ -617,6 +618,9 @@ def test_limits_are_read_as_written(parse, text, value):
         (memory, "64x"),
         (milliseconds, "0ms"),
         (memory, "2ms"),
+        (milliseconds, "1,5ms"),
+        (an_amount, "1,5k"),
+        (an_amount, "1000,000"),
     ],
 )
 def test_limits_that_are_none_are_refused_with_an_example(parse, text):
@@ -635,8 +639,8 @@ def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
     code, _, errors = quickstudy("search", "digits", *options)
     assert code == 1
     assert "--force" in errors
-    (out / "report.html").unlink()
-    code, told, errors = quickstudy("search", "digits", *options, "--force", "--max-memory", "1M")
+    (out / "report.html").unlink()  # as if it had been cut off while it exported
+    code, told, errors = quickstudy("search", "digits", *options, "--max-memory", "1M")
     assert code == 0, errors
     assert re.search(r"tried\s+2 architectures", told)  # those of before: the budget of trials was spent
 

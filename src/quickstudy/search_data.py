@@ -169,19 +169,20 @@ def summary(
         files={name: path.stat().st_size for name, path in files.items()},
         python=(
             "import quickstudy\n"
-            f'found = quickstudy.load_network("{out / NETWORK}")\n'
+            f"found = quickstudy.load_network({(out / NETWORK).as_posix()!r})\n"
             f"probabilities = found.module(x).softmax(1)  # x: (n, {shape}), float32\n"
             "names = [found.class_names[i] for i in probabilities.argmax(1)]"
         ),
         onnx=(
             "import numpy, onnxruntime\n"
-            f'session = onnxruntime.InferenceSession("{out / ONNX}")\n'
+            f"session = onnxruntime.InferenceSession({(out / ONNX).as_posix()!r})\n"
             f'(logits,) = session.run(["logits"], {{"input": x}})  # x: (n, {shape}), numpy.float32\n'
             "answers = logits.argmax(1)"
         ),
         settings={
             **result.settings,
             "limits": str(limits),
+            "ONNX": f"operator set {OPSET}",
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
             "date": datetime.now(UTC).date().isoformat(),
         },

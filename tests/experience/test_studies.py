@@ -327,6 +327,23 @@ def test_a_proposer_that_raises_leaves_no_trial_behind():
         assert record.trials() == []
 
 
+def test_to_a_proposer_what_still_runs_is_pending_and_what_failed_is_not():
+    seen = []
+
+    class Watching(Near):
+        def propose(self, task, trials, space, *, n=1, generator):
+            seen.append([(trial.value, trial.pending) for trial in trials])
+            return super().propose(task, trials, space, n=n, generator=generator)
+
+    with Record.open(None, TASK, parameters()) as record:
+        failed, finished, _ = (record.next(Watching(), TASK, SPACE) for _ in range(3))
+        record.fail(failed.number, "the loss is nan")
+        record.finish(finished.number, 0.5)
+        record.next(Watching(), TASK, SPACE)
+    assert seen[2] == [(None, True), (None, True)]
+    assert seen[3] == [(None, False), (0.5, False), (None, True)]
+
+
 def test_a_study_keeps_to_what_was_settled_first(tmp_path):
     for value in (50, 60):
         with Record.open(tmp_path / "studies.db", TASK, parameters()) as record:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from quickstudy.errors import ShapeError
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior, learn
-from quickstudy.nas.aon import AON, AONSearch, Feedback, improve
+from quickstudy.nas.aon import AON, AONSearch, Feedback, improve, outcomes
 from quickstudy.nas.aon_training import draw_walks, learn_to_improve, lessons, loss
 from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.calibration import Stranger, strangers
@@ -158,6 +158,29 @@ def test_failures_only_and_no_trials_at_all_are_feedback_too(aon: AON, prior: Pr
     failed = [Trial(trial.choice, None) for trial in some_trials(0, 3)]
     for trials in ([], failed, [*failed, *some_trials(0, 1, 5)]):
         assert len(improve(aon, Landscape(prior, SPACE), trials, 3, generator=Generator().manual_seed(0))) == 3
+
+
+def test_a_failure_is_the_worst_and_what_is_pending_is_like_what_aen_takes_for_as_good(prior: Prior) -> None:
+    landscape, trials = Landscape(prior, SPACE), some_trials(0, 8)
+    at, values = outcomes(landscape, trials)
+    assert values.tolist() == [trial.value for trial in trials]
+    trials[2], trials[5] = Trial(trials[2].choice, None), Trial(trials[5].choice, None, pending=True)
+    again, found = outcomes(landscape, trials)
+    assert torch.equal(at, again)
+    rest = [i for i in range(len(trials)) if i != 5]
+    assert float(found[2]) == float(values[[i for i in rest if i != 2]].min()) - 1
+    nearest = min(rest, key=lambda i: float((landscape.mean[at[i]] - landscape.mean[at[5]]).abs()))
+    assert float(found[5]) == float(found[nearest])
+    pending = [Trial(trial.choice, None, pending=True) for trial in trials]
+    assert outcomes(landscape, pending)[1].tolist() == [0] * len(trials)
+
+
+def test_what_is_pending_is_not_offered(aon: AON, prior: Prior) -> None:
+    pending = [Trial(trial.choice, None, pending=True) for trial in some_trials(0, 4)]
+    for trials in (pending, [*pending, *some_trials(0, 4, 1)]):
+        found = improve(aon, Landscape(prior, SPACE), trials, 5, generator=Generator().manual_seed(0))
+        assert len(found) == 5
+        assert not {trial.choice for trial in trials} & set(found)
 
 
 def test_steps_go_to_neighbours_with_probabilities_that_sum_to_one(aon: AON, prior: Prior) -> None:

@@ -144,3 +144,15 @@ def test_each_task_is_known_by_its_own_embedding() -> None:
     assert again is not None
     assert torch.equal(first, again)
     assert not torch.allclose(first, second)
+
+
+def test_what_is_pending_is_believed_to_do_as_expected_and_not_to_have_failed(prior: Prior) -> None:
+    method, trials = BayesianSearch(prior), search(BayesianSearch(prior), 6)
+
+    def proposed(more: list[Trial[Architecture]], n: int = 1) -> list[Architecture]:
+        return method.propose(TASK, [*trials, *more], SPACE, n=n, generator=Generator().manual_seed(3))
+
+    first, second, third = proposed([], 3)
+    pending = Trial(first, None, pending=True), Trial(second, None, pending=True)
+    assert proposed([pending[0]], 2) == [second, third]
+    assert proposed([*pending]) == [third]

@@ -1,4 +1,5 @@
 import json
+import os
 
 import onnx
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from quickstudy.errors import ExportError, ShapeError
-from quickstudy.nas.build import build
+from quickstudy.nas.build import Limits, build
 from quickstudy.nas.export import OPSET, export_onnx, run
 from quickstudy.nas.tiny import Tiny
 
@@ -45,6 +46,25 @@ def test_an_exported_network_gives_the_logits_of_torch_for_any_batch(network, sp
     assert b".py" not in path.read_bytes()
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 1  # the head's
     x = torch.randn(7, *space.shape)
+    torch.testing.assert_close(run(path.read_bytes(), [x])[0], network.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+SHAPES = ((1, 12, 12), (3, 9, 14), (2, 17), (1, 40), (1, 8, 21))
+
+
+MEMBERS = 50 if "QUICKSTUDY_THOROUGH" in os.environ else 10
+"""An export takes a second or two, and the suite is to take few minutes."""
+
+
+@pytest.mark.parametrize("seed", range(MEMBERS))
+def test_random_members_are_exported_and_answer_as_torch_does(seed, tmp_path):
+    generator = Generator().manual_seed(seed)
+    space = Tiny(shape=SHAPES[seed % len(SHAPES)], n_classes=2 + seed % 7)
+    member = Limits(max_params=20_000).within(space).sample(generator=generator)
+    network = build(space, member, generator=generator)
+    network(torch.randn(16, *space.shape, generator=generator) + 1)  # statistics that are not the first ones
+    path = export_onnx(network, space.shape, tmp_path / "net.onnx", [f"class {i}" for i in range(space.n_classes)])
+    x = torch.randn(5, *space.shape, generator=generator)
     torch.testing.assert_close(run(path.read_bytes(), [x])[0], network.eval()(x), rtol=1e-4, atol=1e-4)
 
 

@@ -100,6 +100,13 @@ def test_the_corpus_is_learned_from_too_where_it_is_asked_for(tmp_path, shipped)
     assert learn_from_studies(read_studies([tmp_path / "studies.db"]), shipped=told, epochs=1).encoder is not None
 
 
+def test_a_task_that_the_shipped_prior_was_kept_from_is_kept_from_what_it_is_compared_with(tmp_path, shipped):
+    write(tmp_path / "studies.db", "a")
+    known = replace(shipped, training={"tasks": {"mnist": 80, "fashion": 80}})
+    prior = learn_from_studies(read_studies([tmp_path / "studies.db"]), shipped=known, epochs=1)
+    assert prior.training["tasks"].keys() == {"a", "corpus: mnist", "corpus: fashion"}
+
+
 def test_series_and_pictures_are_learned_from_together(tmp_path, shipped):
     write(tmp_path / "studies.db", "pictures")
     write(tmp_path / "studies.db", "series", Tiny(shape=(1, 40), n_classes=3))

@@ -79,7 +79,7 @@ def test_inputs_are_moved_in_every_training_unless_the_schedule_says_otherwise(m
     for schedule, shift in ((None, 1), (Schedule(), 0), (Schedule(shift=2), 2)):
         result = run(schedule=schedule)
         assert {each.shift for each in began if each.steps != PROBE and each.steps > 1} == {shift}
-        told = f"half of them moved at random, by {shift} at most" if shift else "as they are"
+        told = f"moved at random by {shift} at most, with probability 0.5" if shift else "as they are"
         assert result.settings["inputs"] == told
         began.clear()
 
@@ -167,6 +167,13 @@ def test_a_search_that_goes_on_under_narrower_limits_ends_on_what_keeps_to_them(
     rest = run(budget=replace(FEW, trials=1), limits=narrow, storage=tmp_path / "studies.db")
     assert [one.architecture for one in rest.tried] == [one.architecture for one in wide.tried]
     assert all(narrow.allows(count(rest.space, architecture)) for architecture, _ in rest.finalists)
+
+
+def test_trials_that_were_spent_on_what_breaks_the_limits_of_today_are_named(tmp_path):
+    wide = run(limits=Limits(), storage=tmp_path / "studies.db")
+    least = min(one.cost.parameters for one in wide.tried)
+    with pytest.raises(OutcomeError, match=r"4 architectures were tried, and none .* parameters"):
+        run(limits=Limits(max_params=least - 1), storage=tmp_path / "studies.db")
 
 
 def test_a_search_that_was_killed_in_the_middle_of_a_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def milliseconds(text: str | None) -> float | None:
 
 def measure(text: str, units: Mapping[str, Unit], wanted: str) -> tuple[float, Unit]:
     """A number and what its unit stands for."""
-    found = re.fullmatch(r"\s*(\d[\d_,]*\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d{1,3}(?:[_,]\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text.lower())
     if found is None or found[2] not in units:
-        raise typer.BadParameter(f"{text!r} is not {wanted}.")
+        comma = " A comma stands between thousands, a point before decimals." if "," in text else ""
+        raise typer.BadParameter(f"{text!r} is not {wanted}.{comma}")
     return float(re.sub("[_,]", "", found[1])), units[found[2]]

@@ -122,7 +122,8 @@ def search(
     if colour or n_way or n_shot or n_query or tasks:
         raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
     folder = None if data.partition(":")[0] in NAMED else Path(data)
-    with prepared(out, REPORT, ONNX, TABLE, force=force, source=folder):
+    cut_off = (out / TABLE).exists() and not (out / REPORT).exists()  # which is written last: the same command goes on
+    with prepared(out, REPORT, *([] if cut_off else [ONNX]), force=force, source=folder):
         with bar(f"reading {data}") as update:
             task = load_task(
                 data,

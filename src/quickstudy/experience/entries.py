@@ -49,7 +49,7 @@ class Entry(Generic[C]):
     @property
     def trial(self) -> Trial[C]:
         """What a proposer sees of it: no value unless it is finished."""
-        return Trial(self.choice, self.value, self.seconds)
+        return Trial(self.choice, self.value, self.seconds, pending=self.state == "running")
 
 
 def entries(trials: "Iterable[FrozenTrial]", parameters: Parameters[C]) -> list[Entry[C]]:

@@ -28,3 +28,5 @@ class Trial(Generic[C]):
     """What is to be as large as possible; None where the trial failed."""
     seconds: float = 0.0
     """What it took."""
+    pending: bool = False
+    """Whether its outcome is not known, for it is still under way or was not worth one; then it has no value either."""

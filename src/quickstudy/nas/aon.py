@@ -293,7 +293,7 @@ def improve(
     Args:
         aon: It knows the space's choices.
         landscape: The prior, the task, and the space, whose limits are kept.
-        trials: All that was tried, failures too: those count as worse than all others.
+        trials: All that was tried, as `outcomes` counts it.
         n: To be found.
         weights: `(c,)`, of the landscape's costs.
         starts: At most as many of either kind.
@@ -301,19 +301,15 @@ def improve(
         generator: Of all randomness.
     """
     space = landscape.space
-    past = landscape.numbers([trial.choice for trial in trials])
-    values = torch.tensor([math.nan if trial.value is None else trial.value for trial in trials], dtype=torch.float64)
-    values = values.nan_to_num(nan=float(values.nan_to_num(nan=math.inf).min()) - 1 if len(values) else 0.0)
-    if not values.isfinite().all():  # nothing but failures
-        values = torch.zeros_like(values)
+    past, values = outcomes(landscape, trials)
     of_cost = torch.zeros(landscape.costs.shape[1]) if weights is None else weights
     members = landscape.sample
     promise = landscape.mean[members] - landscape.costs[members] @ of_cost
     began = [members[promise.argsort(descending=True, stable=True)[:starts]]]
     if len(past):
         member = torch.tensor([space.has(trial.choice) for trial in trials])
-        done = normal_scores(values) - landscape.costs[past] @ of_cost
-        best = done.masked_fill(~member, -math.inf).argsort(descending=True, stable=True)[:starts]
+        score = normal_scores(values) - landscape.costs[past] @ of_cost
+        best = score.masked_fill(~member, -math.inf).argsort(descending=True, stable=True)[:starts]
         began.append(past[best[member[best]]])
     start = torch.tensor(list(dict.fromkeys(torch.cat(began).tolist())))  # in an order that does not hang on numbers
     b = 2 * len(start)
@@ -340,6 +336,25 @@ def improve(
         if len(found) == n:
             break
     return [landscape.architectures[number] for number in found]
+
+
+def outcomes(landscape: Landscape, trials: Sequence[Trial[Architecture]]) -> tuple[Tensor, Tensor]:
+    """Numbers `(t,)` in the landscape, and values `(t,)` float64, of all trials.
+
+    A failure counts as worse than all others, and what is pending as the one of which AEN expects most nearly as much.
+    """
+    past = landscape.numbers([trial.choice for trial in trials])
+    values = torch.tensor([math.nan if trial.value is None else trial.value for trial in trials], dtype=torch.float64)
+    ended = torch.tensor([i for i, trial in enumerate(trials) if not trial.pending], dtype=torch.int64)
+    known = values[ended].isfinite()
+    if not known.any():  # nothing but failures, if anything
+        return past, torch.zeros_like(values)
+    values = values.nan_to_num(nan=float(values[ended][known].min()) - 1)
+    expected = landscape.mean[past]
+    for i, trial in enumerate(trials):
+        if trial.pending:
+            values[i] = values[ended[(expected[ended] - expected[i]).abs().argmin()]]
+    return past, values
 
 
 class AONSearch(Proposer[Architecture, Space]):

@@ -1,5 +1,6 @@
 """Bayesian optimisation over architectures, around what earlier tasks taught."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +37,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
 
     In the expected improvement the process's standard deviation is taken times `exploration`: where outcomes are few
     and noisy, the textbook's spends them on what is unknown rather than on what is good.
+
+    What is pending is believed to do as expected, so that the next proposal looks elsewhere.
 
     A proposal is the best of a shortlist of members that were not tried: those of which the prior expects most and as
     many at random, half of `drawn` each (without a prior, all at random); the neighbours of the five best trials; and
@@ -94,13 +97,21 @@ class BayesianSearch(Proposer[Architecture, Space]):
         chosen = self.shortlist(known, left, task, trials, space, n, generator)
         process = self.fit(known, at, values)
         within = [trial.value for trial in trials if trial.value is not None and space.has(trial.choice)]
+        pending = known.numbers([trial.choice for trial in trials if trial.pending])
+        both = torch.cat([pending, chosen])
+        offered = process.candidates(known.features[both], prior_mean=None if known.mean is None else known.mean[both])
+        believed = offered.moments()[0][: len(pending)].tolist()
+        for i in range(len(pending)):
+            offered = offered.believe(i)
+        free = torch.zeros(len(both)).index_fill(0, torch.arange(len(pending)), -math.inf)
         found = propose(
-            process.candidates(known.features[chosen], prior_mean=None if known.mean is None else known.mean[chosen]),
+            offered,
             n,
-            best=max(within, default=float(values.min())),
+            best=max([*within, *believed], default=float(values.min())),
+            log_feasible=free,
             exploration=self.exploration,
         )
-        return [known.architectures[i] for i in chosen[found].tolist()]
+        return [known.architectures[i] for i in both[found].tolist()]
 
     def shortlist(
         self,

@@ -313,6 +313,11 @@ class Hunt:
         tried = self.tried()
         fitting = [one for one in tried if one.value is not None and one.fits]
         if not fitting:
+            if any(one.value is not None for one in tried):
+                raise OutcomeError(
+                    f"{len(tried)} architectures were tried, and none keeps to the limits, {self.limits}. Give "
+                    "more trials or seconds, or the limits that they were tried under."
+                )
             raise nothing_succeeded([one.why for one in tried])
         found = dict[Architecture, Tried]()
         for one in sorted(fitting, key=lambda one: -(one.value or 0.0)):

@@ -93,7 +93,7 @@ class Latency:
 class QuickEnough(Proposer[Architecture, Space]):
     """Proposes what another proposer does, once a measurement has shown that it keeps to the limit of latency.
 
-    What does not is no trial, for its outcome is not known; to the other it is one that failed.
+    What does not is no trial, for its outcome is not known; to the other it is one that is pending.
 
     Args:
         proposer: The other.
@@ -119,8 +119,8 @@ class QuickEnough(Proposer[Architecture, Space]):
         found, asked, known = list[Architecture](), n, {trial.choice for trial in trials}
         slow = [one for one in self.latency.too_slow if one not in known]
         while len(found) < n and not self.until():
-            failed = [Trial[Architecture](one, None) for one in (*slow, *found)]
-            proposed = self.proposer.propose(task, [*trials, *failed], space, n=asked, generator=generator)
+            pending = [Trial[Architecture](one, None, pending=True) for one in (*slow, *found)]
+            proposed = self.proposer.propose(task, [*trials, *pending], space, n=asked, generator=generator)
             if not proposed:
                 break
             for one in proposed:

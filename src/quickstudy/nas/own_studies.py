@@ -199,6 +199,9 @@ def learn_from(
 ) -> SearchPrior:
     """Learns from studies and the corpus."""
     measured = tiny_corpus() if corpus else {}
+    # A task that the shipped prior was kept from, to be tried on, is kept from this one too: the two are compared.
+    both = shipped.training.get("tasks", {}).keys() & measured.keys()
+    measured = {name: one for name, one in measured.items() if name in both or not both}
     embeddings: Mapping[str, Sequence[float]] = shipped.training.get("embeddings", {})
     # An encoder whose embeddings of the corpus are not known could tell the corpus from the rest, and nothing else.
     encoder = shipped.encoder if embeddings or not measured else None

@@ -119,7 +119,8 @@ def search(
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
         budget: Seconds, trials, processes.
-        limits: What the network may cost. No network that breaks one is trained.
+        limits: What the network may cost. No network that breaks one is trained; but latency is a measurement, and the
+            result's is that of the last one (`SearchResult.latency`), which a busy machine may take beyond the limit.
         prior: What earlier tasks taught; None is the prior that comes with quickstudy. A proposer of your own is only
             told what it makes of the task.
         proposer: What to try, instead of Bayesian search around the prior: `BayesianSearch()` knows nothing.
@@ -217,7 +218,7 @@ def search(
             "began with": known,
             "first rung": f"{hunted.steps} steps",
             "final training": (cut or f"{outcome.steps:,} steps") + more,
-            "inputs": f"half of them moved at random, by {schedule.shift} at most" if schedule.shift else "as they are",
+            "inputs": schedule.inputs,
             "seed": str(seed),
         },
         cut,

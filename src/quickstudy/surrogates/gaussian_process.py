@@ -40,7 +40,7 @@ class GaussianProcess:
     it cannot diverge, needs no restarts, and knows how unsure it is of its settings when it has seen two values.
 
     The posterior of many candidates makes no covariance of all of them. `botorch_model` hands the process to GPyTorch
-    and BoTorch.
+    and BoTorch (`pip install 'quickstudy[botorch]'`); a search needs neither.
 
     References:
         Rasmussen and Williams, [Gaussian Processes for Machine Learning](https://gaussianprocess.org/gpml/), 2006,
