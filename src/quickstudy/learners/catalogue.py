@@ -23,6 +23,7 @@ from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prototypical_network import PrototypicalNetwork
 from quickstudy.learners.relation_network import RelationNetwork
 from quickstudy.learners.reptile import Reptile
+from quickstudy.nets.choices import check_choices
 from quickstudy.nets.conv4 import Conv4
 from quickstudy.nets.relation_module import relation_nets
 from quickstudy.nets.resnet12 import ResNet12
@@ -138,11 +139,9 @@ def check_options(name: str, kind: type, options: Options) -> None:
         if option not in known or option in ("channels", "n_features"):  # those that the recipe itself gives
             names = ", ".join(name for name in known if name not in ("channels", "n_features", "n_classes"))
             raise ShapeError(f"{name} has no option {option!r}; it has {names or 'none'}.")
+        check_choices(name, kind.__init__, {option: value})  # type: ignore[misc]
         if not _fits(value, known[option]):
-            kinds = " or ".join(
-                map(repr, get_args(known[option])) if get_origin(known[option]) is Literal else _types(known[option])
-            )
-            raise ShapeError(f"{option} is {value!r}, but for {name} it is {kinds}.")
+            raise ShapeError(f"{option} is {value!r}, but for {name} it is {' or '.join(_types(known[option]))}.")
         if isinstance(value, int | float) and not math.isfinite(value):
             raise ShapeError(f"{option} is {value}, but for {name} it is a finite number.")
         if option in AT_LEAST and value is not None and value < AT_LEAST[option]:
@@ -176,10 +175,8 @@ def _types(hint: Any) -> list[str]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
     kinds = _kinds(hint)
-    return type(value) in kinds or (type(value) is int and float in kinds)
+    return get_origin(hint) is Literal or type(value) in kinds or (type(value) is int and float in kinds)
 
 
 def n_features(body: nn.Module, shape: tuple[int, ...]) -> int:

@@ -25,8 +25,7 @@ class MAML(Learner):
     Args:
         net: Maps `(n, *input)` to `(n, out)`. Its parameters are $\theta$, and its torch batch normalisation layers
             become `BatchNorm`.
-        lr: Inner step size $\alpha$. The paper's 0.4 on Omniglot goes with transductive statistics; by those of the
-            support set it learns slower than 0.1.
+        lr: Inner step size $\alpha$. The paper's 0.4 on Omniglot goes with transductive statistics.
         steps: Number of inner steps in meta-training.
         adapt_steps: Number of inner steps on a new task; as many as `steps` by default.
         order: 2 differentiates through the inner gradients; 1 is first-order MAML.

@@ -28,8 +28,8 @@ class MatchingNetwork(Learner):
 
     Args:
         net: Embeds `(n, *input)` as `(n, *features)`. Its torch batch normalisation layers become `BatchNorm`.
-        temperature: $\tau$. With the paper's 1, cosines in [-1, 1] cannot make sharp attention, and it learns far
-            slower than with 0.1. It is not learned itself.
+        temperature: $\tau$. With the paper's 1, cosines in [-1, 1] cannot make sharp attention: no weight is more
+            than $e^2$ times another. It is not learned itself.
         context_steps: Steps of attention of the full context embeddings; 0 does without them.
         n_features: `d`, the size of an embedding; full context embeddings need it.
 

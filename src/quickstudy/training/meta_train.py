@@ -89,7 +89,7 @@ def meta_train(
         TaskError: Where inputs or targets hold NaN or infinity.
         ShapeError: Where the learner has no parameters, the devices do not divide the tasks of a step, a number of
             steps or tasks is too small, or there is no such schedule.
-        DeviceLostError: Where the process of another device has ended.
+        DeviceLostError: Where the devices no longer hear each other, as when the process of one has ended.
 
     Example:
         >>> import torch
@@ -250,8 +250,8 @@ class _Run:
         except RuntimeError as error:
             said = str(error).partition("\n")[0]
             raise DeviceLostError(
-                f"the process of another device has ended, at step {self.history.step + 1}. Resume from the last "
-                f"checkpoint (--resume). The backend says: {said}"
+                "the devices no longer hear each other; most likely the process of one has ended, at step "
+                f"{self.history.step + 1}. Resume from the last checkpoint (--resume). The backend says: {said}"
             ) from error
 
     def step(self, clip: float | None) -> None:
