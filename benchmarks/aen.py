@@ -23,7 +23,9 @@ Coverage is how often the value of one training run, or its normal score before 
 
 In our corpus the other tasks are those of the other three folds of four, none of the same data set. There
 `aen_with_task`, `aen_with_costs` and `aen_with_both` know the embedding of the task and the logarithms of parameters,
-multiply-adds and peak memory; `ceiling` is what one training seed says of the other.
+multiply-adds and peak memory; `aen_with_proxies` and `aen_with_task_and_proxies` know synflow, jacov, NASWOT and the
+norm of the gradient too, of networks that were built and looked at with a batch; `ceiling` is what one training seed
+says of the other.
 """
 
 import argparse
@@ -43,6 +45,7 @@ from nas_tables import BENCHMARKS, Which, prior_of
 from result import HERE, Result
 from scipy.stats import kendalltau
 from scipy.stats import t as student
+from tiny_search import Listed
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -200,14 +203,18 @@ class Variant:
     """What AEN knows of a task of our corpus besides graphs."""
 
     task: bool = False
-    costs: bool = False
+    proxies: int = 0
+    """How many: the logarithms of three costs, or all of `PROXIES`, which need the network and a batch."""
 
 
+COSTS = 3
 VARIANTS = {
     "aen_with_transfer": Variant(),
     "aen_with_task": Variant(task=True),
-    "aen_with_costs": Variant(costs=True),
-    "aen_with_both": Variant(task=True, costs=True),
+    "aen_with_costs": Variant(proxies=COSTS),
+    "aen_with_proxies": Variant(proxies=len(PROXIES)),
+    "aen_with_both": Variant(task=True, proxies=COSTS),
+    "aen_with_task_and_proxies": Variant(task=True, proxies=len(PROXIES)),
 }
 CORPUS: dict[str, Trained] = {
     "ceiling": (0,),
@@ -247,14 +254,22 @@ def embeddings(seed: int, fold: int) -> dict[str, Tensor]:
         return {n: encoder(one.x, one.y, generator=seeded("embedding", n))[0] for n, one in sets.items()}
 
 
+def measured_proxies(space: Space, architectures: Sequence[Architecture]) -> Tensor:
+    """All of `PROXIES` of networks that a task of the corpus has measured, `(b, 7)`."""
+    whole = space.space if isinstance(space, Listed) else space
+    one = next(each for each in corpus().values() if each.space is whole)
+    place = {architecture: i for i, architecture in enumerate(one.architectures)}
+    return one.proxies[[place[architecture] for architecture in architectures]]
+
+
 @cache
 def corpus_prior(seed: int, fold: int, variant: Variant) -> Prior:
     """What AEN learns from the other folds."""
     known = embeddings(seed, fold) if variant.task else {}
     others = {n: one.rows(task=known.get(n)) for n, one in corpus().items() if n not in folds(seed)[fold]}
-    options = {"task": len(next(iter(known.values()))) if variant.task else 0, "proxies": 3 if variant.costs else 0}
+    options = {"task": len(next(iter(known.values()))) if variant.task else 0, "proxies": variant.proxies}
     torch.manual_seed(seed)
-    facts = log_costs if variant.costs else None
+    facts = {0: None, COSTS: log_costs}.get(variant.proxies, measured_proxies)
     prior = Prior(next(iter(corpus().values())).space, members=3, facts=facts, **options)
     training: dict[str, Any] = {"epochs": 40, "jitter": 0.3, "generator": seeded("jitter", seed, fold)}
     learn(prior, others, **training)
@@ -277,8 +292,9 @@ def ask_corpus(name: str, trained: int, seed: int) -> Iterator[dict[str, float]]
                 continue
             rest = {n: other.rows() for n, other in corpus().items() if n not in names}
             variant = VARIANTS.get(name)
+            listed = variant is not None and variant.proxies == len(PROXIES)
             asked = Question(
-                one.space,
+                Listed(one.space, one.architectures) if listed else one.space,
                 Source(one.space, rest),
                 Rows(tuple(one.architectures[i] for i in own.tolist()), validation[own], space=one.space),
                 tuple(one.architectures[i] for i in others.tolist()),

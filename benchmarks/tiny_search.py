@@ -4,10 +4,11 @@
     python benchmarks/tiny_search.py --part table                      all units of the corpus without rows
     python benchmarks/tiny_search.py --part live --seconds 20          searches that train
     python benchmarks/tiny_search.py --part live --only quickstudy     some methods
+    python benchmarks/tiny_search.py --part proposals                  what a proposal takes
     python benchmarks/tiny_search.py --smoke                           tiny, into a temporary folder
 
-Both parts deal the data sets of the corpus to four folds, and learn what is known when a task is searched from the
-tasks of the other folds, none of which is of the same data set.
+The first two parts deal the data sets of the corpus to four folds, and learn what is known when a task is searched from
+the tasks of the other folds, none of which is of the same data set.
 
 **table.** A method searches the networks that were measured on a task, and no others. The objective is the validation
 accuracy of one seed, the report the test accuracy of the other, and regret is what the network that a method would
@@ -37,6 +38,10 @@ say it.
 
 `quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
 proposals as they come, without a surrogate of the task.
+
+**proposals.** Milliseconds of one proposal of a search with the prior that comes with quickstudy, within the limits of
+the live searches: of the first, which embeds the members that are always candidates, and of those after so many trials,
+whose values are made up.
 """
 
 import argparse
@@ -76,7 +81,7 @@ from quickstudy.nas.build import Limits, count
 from quickstudy.nas.corpus import HOME, PROXIES, Measured, tiny_corpus
 from quickstudy.nas.facts import log_costs
 from quickstudy.nas.limited import Limited
-from quickstudy.nas.search import judge, open_task, search
+from quickstudy.nas.search import judge, open_task, search, shipped_prior
 from quickstudy.nas.search_prior import (
     ITERATIONS,
     SearchPrior,
@@ -382,9 +387,9 @@ METHODS: dict[str, Method] = {
     "largest_that_fits": Method(lambda target: InOrder(largest(target)), draws=False),
     "random_forest": Method(by_forest, draws=False),
     "random_forest_with_costs": Method(lambda target: InOrder(by_costly_forest(target)), draws=False),
+    "bayesian_search_without_aen": Method(lambda target: BayesianSearch(None, drawn=DRAWN)),
     "bayesian_search": ours(),
     "bayesian_search_without_task_embedding": ours(Variant(task=False)),
-    "bayesian_search_without_aen": Method(lambda target: BayesianSearch(None, drawn=DRAWN)),
     "bayesian_search_without_feedback": ours(feedback=False),
     "bayesian_search_without_guard": ours(guarded=False),
     "shuffled_prior": ours(Variant(shuffled=True)),
@@ -631,6 +636,31 @@ def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: i
     )
 
 
+AFTER = (1, 5, 20)
+"""Trials, after which proposals are timed."""
+
+
+def unit_of_proposals(result: Result, targets: Sequence[str]) -> None:
+    """The median and the longest over tasks of a proposal after no, few and many trials."""
+    prior = shipped_prior()
+    took: dict[str, list[float]] = {}
+    for target in targets:
+        live = Live.of(target, 0.0, 0)
+        task, within = prior.describe(live.task, target), live.limits.within(live.space)
+        method, trials = prior.proposer(), list[Trial[Architecture]]()
+        for number in range(AFTER[-1] + 1):
+            start = time.perf_counter()
+            (choice,) = method.propose(task, tuple(trials), within, generator=seeded("proposals", target, number))
+            if number in (0, *AFTER):
+                setting = f"after {trials_of(number)}" if number else "the first of all"
+                took.setdefault(setting, []).append(1000 * (time.perf_counter() - start))
+            trials.append(Trial(choice, 60 + 30 * float(torch.rand((), generator=seeded("value", str(choice))))))
+    for setting, each in took.items():
+        for metric, value in (("milliseconds", statistics.median(each)), ("milliseconds, the longest", max(each))):
+            result.add("a proposal", setting, metric, round(value, 1), n=len(each))
+        print(f"{setting}: {statistics.median(each):.0f} ms, at most {max(each):.0f} ms", flush=True)
+
+
 def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds: int) -> None:
     """The means over tasks of methods that have rows of all of them."""
     suffix = f", {seconds:g} s"
@@ -681,7 +711,7 @@ def limit_of_all() -> float:
 
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--part", choices=("table", "live"), default="table")
+    parser.add_argument("--part", choices=("table", "live", "proposals"), default="table")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="methods")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--seconds", type=float, default=20.0, help="of a live search")
@@ -699,7 +729,7 @@ def main(given: Sequence[str] | None = None) -> int:
         options.repetitions, options.seconds, options.seeds = 2, 4.0, 1
         options.out, options.targets = Path(tempfile.mkdtemp(prefix="tiny_search-")), options.targets[:1]
     torch.set_num_threads(1)
-    every = list(METHODS) if options.part == "table" else list(LIVE_METHODS)
+    every: list[str] = {"table": [*METHODS], "live": [*LIVE_METHODS], "proposals": []}[options.part]
     if unknown := set(options.only or ()) - set(every):
         parser.error(f"{', '.join(sorted(unknown))} is not among {', '.join(every)}.")
     names = options.only or every
@@ -730,7 +760,13 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     units: list[tuple[str, Callable[[], None], bool]] = []
     begun = time.monotonic()
-    if options.part == "table":
+    if options.part == "proposals":
+        call, done = (
+            partial(unit_of_proposals, result, options.targets),
+            result.has("a proposal", "the first of all", "milliseconds"),
+        )
+        units.append(("proposals", call, done))
+    elif options.part == "table":
         kept = (PRIORS if not options.smoke else options.out) / digest()
         for name in names:
             done = result.has(name, f"measured networks, {trials_of(MARKS[-1])}", REGRET)
