@@ -64,6 +64,7 @@ import numpy as np
 import torch
 from corpora.prior import embedded
 from corpora.tasks import load
+from corpora.tiny import plain_networks
 from nas_tables import trials_of
 from result import HERE, Result
 from scipy.stats import t as student
@@ -479,11 +480,6 @@ def add(result: Result, name: str, setting: str, metric: str, tasks: Mapping[str
 
 
 LIVE = ("glyphs-arabic", "cifar-vehicles", "fashion", "control-charts")
-PLAIN: Mapping[str, Value] = {
-    "0-1": "conv3", "0-2": "none", "1-2": "none", "0-3": "skip_connect", "1-3": "conv3", "2-3": "none",
-    "stages": 2, "stem": "stride2", "down": "stride", "head": "mean",
-}  # fmt: skip
-"""The cell whose width and depth are searched: two convolutions and a shortcut."""
 MAX_PARAMS = 20_000
 
 
@@ -582,13 +578,6 @@ def largest_within(live: Live) -> Architecture:
     within, generator = live.limits.within(live.space), seeded("largest", live.target)
     drawn = [within.sample(generator=generator) for _ in range(2000)]
     return max(drawn, key=lambda a: count(live.space, a).multiply_adds)
-
-
-def plain_networks(space: Space) -> Sequence[Architecture]:
-    """The plain cell in every width and depth that is allowed."""
-    of = [{**PLAIN, "width": w, "depth": d} for w in space.choices["width"] for d in space.choices["depth"]]
-    members = [Architecture(space.id, tuple((name, values[name]) for name in space.choices)) for values in of]
-    return [a for a in members if space.has(a)]
 
 
 LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {

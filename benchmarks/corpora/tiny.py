@@ -1,4 +1,4 @@
-"""Our corpus: about 80 networks of Tiny on each of some twenty small tasks, twice.
+"""Our corpus: 64 networks of Tiny on each of some twenty small tasks, twice.
 
     python benchmarks/corpora/tiny.py --list                 the tasks, and which are finished
     python benchmarks/corpora/tiny.py --all --jobs 1         all that are not
@@ -8,11 +8,14 @@
     python benchmarks/corpora/tiny.py --rate                 networks trained a minute, ours against a plain loop
     python benchmarks/corpora/tiny.py --smoke                tiny, into a temporary folder
 
-A unit is one task: COMMON networks that all tasks of the same dimension share and OWN of its own, uniform in Tiny among
-those of at most MOST_MADDS multiply-adds and MOST_CONVOLUTIONS convolutions in cells. Each is trained from two seeds,
-and once for a quarter of the steps, a complete schedule too. Rows go to a checkpoint as they come, and a run goes on
-from there; a finished task is a file of priors/tiny_corpus, which also says how it was made, in tasks.json. Inputs are
-left where they are; a search moves half of its own.
+A unit is one task, and four kinds of networks, each of at most MOST_MADDS multiply-adds and MOST_CONVOLUTIONS
+convolutions in cells. All tasks of the same dimension share COMMON ones, uniform in Tiny, and the plain cell that is
+built by hand (two convolutions and a shortcut) in all widths and depths within those limits, which are too few of Tiny
+to be drawn. A task has OWN uniform ones of its own, and NEAR that differ from a plain one in one to three choices.
+
+Each is trained from two seeds with the schedule of a search, which moves half of the inputs about, and once for a
+quarter of the steps, a complete schedule too. Rows go to a checkpoint as they come, and a run goes on from there; a
+finished task is a file of priors/tiny_corpus, which also says how it was made, in tasks.json.
 """
 
 import argparse
@@ -25,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -46,21 +49,29 @@ from result import Result, commit, versions  # noqa: E402
 
 from corpora.tasks import RECIPES, generator_of, load, parts  # noqa: E402
 from quickstudy.errors import DivergedError  # noqa: E402
-from quickstudy.nas.architecture import Architecture  # noqa: E402
+from quickstudy.nas.architecture import Architecture, Value  # noqa: E402
 from quickstudy.nas.build import build, count  # noqa: E402
 from quickstudy.nas.proxies import PROXIES  # noqa: E402
+from quickstudy.nas.space import Space  # noqa: E402
 from quickstudy.nas.standardise import standardised  # noqa: E402
-from quickstudy.nas.tiny import Tiny, cell_of  # noqa: E402
+from quickstudy.nas.tiny import DEPTHS, Tiny, cell_of  # noqa: E402
 from quickstudy.nas.train import Schedule, answer, train  # noqa: E402
 
 HOME = HERE.parents[1] / "src" / "quickstudy" / "priors" / "tiny_corpus"
 CHECKPOINTS = HERE.parent / "checkpoints" / "corpus"
-COMMON, OWN = 20, 60
+COMMON, NEAR, OWN = 20, 12, 20
+PLAIN: Mapping[str, Value] = {
+    "0-1": "conv3", "0-2": "none", "1-2": "none", "0-3": "skip_connect", "1-3": "conv3", "2-3": "none",
+    "stages": 2, "stem": "stride2", "down": "stride", "head": "mean",
+}  # fmt: skip
+"""Two convolutions and a shortcut; without width and depth."""
+MOST_CHANGES = 3
+"""Between a network that is near a plain one and that one."""
 SEEDS = (0, 1)
 MOST_MADDS, MOST_CONVOLUTIONS = 1_000_000, 18
 WIDEST = (3, 16, 16)
 """The common pictures' networks keep to the limits on inputs as large as these; so do those of series of 100 steps."""
-STEPS, BATCH = 240, 32
+STEPS, BATCH = 600, 32
 QUARTER = 4
 PROXY_BATCH = 32
 MEASURED = tuple(name for name in PROXIES if name not in ("parameters", "multiply_adds"))
@@ -88,6 +99,9 @@ class Size:
     """How much is done on a task."""
 
     common: int = COMMON
+    plain: int = 99
+    """Those that keep to the limits are fewer."""
+    near: int = NEAR
     own: int = OWN
     steps: int = STEPS
 
@@ -111,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.smoke:
         with tempfile.TemporaryDirectory() as folder:
             chosen = [name for name in ("cylinder-bell-funnel", "control-charts") if name in names] or names[:1]
-            make(chosen, Size(1, 2, 8), Path(folder) / "corpus", Path(folder) / "checkpoints", jobs=1)
+            make(chosen, Size(1, 1, 1, 1, steps=8), Path(folder) / "corpus", Path(folder) / "checkpoints", jobs=1)
             report(Path(folder) / "corpus", Path(folder))
     elif options.all or options.only:
         unfinished = [name for name in names if not (HOME / f"{name}.csv").exists()]
@@ -152,7 +166,7 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
     task, class_names = load(name)
     learn, choose, test = parts(name, task)
     space = Tiny(shape=tuple(learn[0].shape[1:]), n_classes=len(class_names))
-    schedule = Schedule(steps=size.steps, batch_size=BATCH)
+    schedule = Schedule.for_inputs(space.shape, steps=size.steps, batch_size=BATCH)
     path = checkpoints / f"{name}.csv"
     rows = read(path) if path.exists() else []
     done = {(row["architecture"], row["seed"]) for row in rows}
@@ -181,7 +195,7 @@ def measure(name: str, size: Size, checkpoints: Path, seconds: float = math.inf)
         "n_test": len(test[0]),
         "schedule": asdict(schedule),
         "seeds": list(SEEDS),
-        "common": size.common,
+        "common": len(shared(space, size)),
         "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
         "versions": versions("torch", "numpy"),
         "commit": commit(),
@@ -238,23 +252,56 @@ def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def architectures(space: Tiny, name: str, size: Size) -> list[Architecture]:
     """Those that are trained on a task: common ones first, no two the same."""
-    shape = WIDEST if space.dimensions == 2 else (12, 100)
-    common = Tiny(shape=shape, n_classes=10)
-    found = dict.fromkeys(islice(sampled(common, "common", space.name), size.common))
-    for architecture in sampled(space, name):
-        if len(found) == size.common + size.own:
-            break
-        found[architecture] = None
+    found = dict.fromkeys(shared(space, size))
+    for more, most in ((near(space, name), size.near), (sampled(space, name), size.own)):
+        enough = len(found) + most
+        while len(found) < enough:
+            found[next(more)] = None
     return list(found)
 
 
-def sampled(space: Tiny, *words: str) -> Any:
+def shared(space: Tiny, size: Size) -> list[Architecture]:
+    """Those of all tasks with inputs of as many dimensions: uniform ones, then plain ones."""
+    common = Tiny(shape=WIDEST if space.dimensions == 2 else (12, 100), n_classes=10)
+    plain = [architecture for architecture in plain_networks(common) if allowed(common, architecture)]
+    return list(dict.fromkeys([*islice(sampled(common, "common", space.name), size.common), *plain[: size.plain]]))
+
+
+def plain_networks(space: Space) -> list[Architecture]:
+    """The plain cell in every width and depth that the space has."""
+    of = [{**PLAIN, "width": width, "depth": depth} for width in space.choices["width"] for depth in DEPTHS]
+    members = [Architecture(space.id, tuple((name, values[name]) for name in space.choices)) for values in of]
+    return [architecture for architecture in members if space.has(architecture)]
+
+
+def near(space: Tiny, name: str) -> Iterator[Architecture]:
+    """Members within the limits that are up to MOST_CHANGES changes from a plain one, without end."""
+    generator = generator_of("near", name)
+    plain = [architecture for architecture in plain_networks(space) if allowed(space, architecture)]
+
+    def one_of(of: Sequence[Architecture]) -> Architecture:
+        return of[int(torch.randint(len(of), (), generator=generator))]
+
+    while True:
+        architecture = one_of(plain)
+        for _ in range(int(torch.randint(1, MOST_CHANGES + 1, (), generator=generator))):
+            architecture = one_of(list(space.neighbours(architecture)))
+        if allowed(space, architecture):
+            yield architecture
+
+
+def sampled(space: Tiny, *words: str) -> Iterator[Architecture]:
     """Members within the limits, without end."""
     generator = generator_of("architectures", *words)
     while True:
         architecture = space.sample(generator=generator)
-        if convolutions(architecture) <= MOST_CONVOLUTIONS and count(space, architecture).multiply_adds <= MOST_MADDS:
+        if allowed(space, architecture):
             yield architecture
+
+
+def allowed(space: Tiny, architecture: Architecture) -> bool:
+    """Whether it keeps to the limits."""
+    return convolutions(architecture) <= MOST_CONVOLUTIONS and count(space, architecture).multiply_adds <= MOST_MADDS
 
 
 def convolutions(architecture: Architecture) -> int:

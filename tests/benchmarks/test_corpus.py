@@ -19,7 +19,7 @@ def corpus(script):
 
 @pytest.fixture
 def size(corpus):
-    return corpus.Size(common=1, own=2, steps=4)
+    return corpus.Size(common=1, plain=1, near=1, own=1, steps=4)
 
 
 def names(corpus):
@@ -69,25 +69,26 @@ def test_no_character_of_the_few_shot_tests_is_in_a_task(corpus):
 
 
 def test_networks_keep_to_the_limits_and_tasks_share_the_first(corpus):
-    size = corpus.Size(common=3, own=4)
+    size = corpus.Size(common=3, plain=2, near=2, own=4)
     found = []
     for shape, name in (((1, 14, 14), "fashion"), ((3, 16, 16), "cifar-kinds")):
         space = Tiny(shape=shape, n_classes=10)
         found.append(corpus.architectures(space, name, size))
-        assert len(set(found[-1])) == 7
+        assert len(set(found[-1])) == 11
         assert all(count(space, a).multiply_adds <= corpus.MOST_MADDS for a in found[-1])
         assert all(corpus.convolutions(a) <= corpus.MOST_CONVOLUTIONS for a in found[-1])
-    assert found[0][:3] == found[1][:3]
-    assert found[0][3:] != found[1][3:]
+    assert found[0][:5] == found[1][:5]
+    assert not {architecture.values["width"] for architecture in found[0][3:5]} - {4}
+    assert not set(found[0][5:]) & set(found[1][5:])
 
 
 def test_the_smoke_run_makes_files_of_rows(corpus, size, tmp_path, capsys):
     corpus.make(["cylinder-bell-funnel"], size, tmp_path / "home", tmp_path / "checkpoints")
-    assert "3/3" in capsys.readouterr().out
+    assert "4/4" in capsys.readouterr().out
     with (tmp_path / "home" / "cylinder-bell-funnel.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == corpus.COLUMNS
-    assert [row["seed"] for row in rows] == ["0", "1"] * 3
+    assert [row["seed"] for row in rows] == ["0", "1"] * 4
     assert all(0 <= float(row[part]) <= 1 for row in rows for part in ("validation", "test"))
     assert all(bool(row["synflow"]) == (row["seed"] == "0") == bool(row["quarter_validation"]) for row in rows)
     facts = json.loads((tmp_path / "home" / "tasks.json").read_text())["cylinder-bell-funnel"]
@@ -104,7 +105,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(corpus, size, tmp_path,
     trainings, run = [], corpus.run
 
     def cut(*arguments):
-        if len(trainings) == 3:
+        if len(trainings) == 5:
             raise KeyboardInterrupt
         trainings.append(arguments)
         return run(*arguments)
@@ -113,9 +114,9 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(corpus, size, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         corpus.make([name], size, tmp_path / "parts", tmp_path / "b")
     assert not (tmp_path / "parts" / f"{name}.csv").exists()
-    trainings[:] = [None] * 4  # from now on none is cut
+    trainings[:] = [None] * 6  # from now on none is cut
     corpus.make([name], size, tmp_path / "parts", tmp_path / "b")
-    assert len(trainings) == 7
+    assert len(trainings) == 9
 
     def without_time(folder):
         return [{**row, "seconds": ""} for row in corpus.read(tmp_path / folder / f"{name}.csv")]
