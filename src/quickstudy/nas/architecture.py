@@ -1,8 +1,8 @@
 """An architecture, and the graph that it stands for."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -84,10 +84,7 @@ class Graph:
 
     def depth(self) -> tuple[int, ...]:
         """The longest way from the input to each node, in edges."""
-        found = [0] * len(self.nodes)
-        for start, end in sorted(self.edges, key=lambda edge: edge[1]):
-            found[end] = max(found[end], found[start] + 1)
-        return tuple(found)
+        return depths(len(self.nodes), self.edges)
 
 
 def live(graph: Graph, dead: str) -> Graph:
@@ -95,8 +92,20 @@ def live(graph: Graph, dead: str) -> Graph:
 
     Graphs that compute the same become the same; input and output always stay.
     """
-    last = len(graph.nodes) - 1
-    there = [(a, b) for a, b in graph.edges if dead not in (graph.nodes[a].operation, graph.nodes[b].operation)]
+    kept, edges = between(tuple(node.operation != dead for node in graph.nodes), graph.edges)
+    return Graph(tuple(graph.nodes[node] for node in kept), edges)
+
+
+Edges = tuple[tuple[int, int], ...]
+SHAPES = 4096
+"""Graphs without their operations that are remembered: a space has few, and is asked of them again and again."""
+
+
+@lru_cache(SHAPES)
+def between(alive: tuple[bool, ...], edges: Edges) -> tuple[tuple[int, ...], Edges]:
+    """The nodes that lie on a way of live ones from the first to the last, and the edges between them as they stay."""
+    last = len(alive) - 1
+    there = [(a, b) for a, b in edges if alive[a] and alive[b]]
     reached, needed = {0}, {last}
     for a, b in sorted(there):
         if a in reached:
@@ -106,8 +115,23 @@ def live(graph: Graph, dead: str) -> Graph:
             needed.add(a)
     kept = sorted((reached & needed) | {0, last})
     place = {node: i for i, node in enumerate(kept)}
-    edges = tuple((place[a], place[b]) for a, b in there if a in place and b in place)
-    return Graph(tuple(graph.nodes[node] for node in kept), edges)
+    return tuple(kept), tuple((place[a], place[b]) for a, b in there if a in place and b in place)
+
+
+@lru_cache(SHAPES)
+def depths(nodes: int, edges: Edges) -> tuple[int, ...]:
+    """The longest way from the first of so many nodes to each, in edges."""
+    found = [0] * nodes
+    for start, end in sorted(edges, key=lambda edge: edge[1]):
+        found[end] = max(found[end], found[start] + 1)
+    return tuple(found)
+
+
+@lru_cache(SHAPES)
+def ends(edges: Edges) -> tuple[np.ndarray, np.ndarray]:
+    """Where edges begin, and where they end."""
+    both = np.array(edges, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.operations)
+
+    def trimmed(self) -> "Encoded":
+        """Without nodes that are padding in all of them."""
+        n = int(self.mask.sum(1).max()) if len(self) else 0
+        return Encoded(self.operations[:, :n], self.features[:, :n], self.adjacency[:, :n, :n], self.mask[:, :n])
 
 
 def encode(graphs: "list[Graph]", vocabulary: tuple[str, ...]) -> Encoded:
@@ -146,11 +175,8 @@ def encode(graphs: "list[Graph]", vocabulary: tuple[str, ...]) -> Encoded:
         n, depth = len(graph.nodes), graph.depth()
         longest = max(1, *depth)
         operations[i, :n] = [words[node.operation] for node in graph.nodes]
-        features[i, :n] = [
-            (d / longest, math.log2(max(node.width, 1)) / 10, math.log2(max(node.size, 1)) / 10)
-            for d, node in zip(depth, graph.nodes)
-        ]
+        features[i, :n] = [(d / longest, node.width, node.size) for d, node in zip(depth, graph.nodes)]
         mask[i, :n] = True
-        for start, end in graph.edges:
-            adjacency[i, start, end] = 1
+        adjacency[i][ends(graph.edges)] = 1
+    features[..., 1:] = np.log2(np.maximum(features[..., 1:], 1)) / 10
     return Encoded(*map(torch.from_numpy, (operations, features, adjacency, mask)))

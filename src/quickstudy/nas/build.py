@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import isqrt, prod
@@ -60,10 +60,12 @@ class Limits:
 
     def allows(self, cost: Cost) -> bool:
         """Whether a cost keeps to all of them that can be counted."""
-        return all(
-            most is None or found <= most
-            for found, most in zip(astuple(cost), (self.max_params, self.max_madds, self.max_memory))
+        pairs = (
+            (cost.parameters, self.max_params),
+            (cost.multiply_adds, self.max_madds),
+            (cost.peak_memory, self.max_memory),
         )
+        return all(most is None or found <= most for found, most in pairs)
 
     def within(self, space: Tiny) -> Limited:
         """The members of a space that keep to them all.

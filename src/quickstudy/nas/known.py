@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from quickstudy.nas.aen import Prior
-from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.architecture import Architecture, Encoded
 from quickstudy.nas.space import Space
 
 CHUNK = 4096
-"""Graphs that are looked at together."""
+"""Graphs that are encoded together."""
+PARTS = 4
+"""By size, of those."""
 
 
 @dataclass
@@ -57,9 +59,16 @@ class Known:
             features = self.space.one_hot(new).double()
         else:
             with torch.no_grad():
-                embedded = self.prior.features(self.space.encode(new))
+                embedded = embed(self.prior, self.space.encode(new))
                 said = self.prior.judge(embedded, self.task, self.prior.proxies(new, self.space))
             features, mean, std = embedded.double(), said.mean.double(), said.stddev.double()
             self.mean = mean if self.mean is None else torch.cat([self.mean, mean])
             self.std = std if self.std is None else torch.cat([self.std, std])
         self.features = features if first else torch.cat([self.features, features])
+
+
+def embed(prior: Prior, encoded: Encoded) -> Tensor:
+    """A prior's features of graphs, `(b, d)`; those of like size are looked at together, which spares padding."""
+    by_size = encoded.mask.sum(1).argsort(stable=True).chunk(PARTS)
+    found = torch.cat([prior.features(encoded[part].trimmed()) for part in by_size])
+    return torch.empty_like(found).index_copy_(0, torch.cat(by_size), found)
