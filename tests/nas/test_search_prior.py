@@ -76,6 +76,7 @@ def test_a_saved_prior_comes_back_as_it_was(prior, tmp_path):
         expected(back.aen, drawn, task.embedding, space=space).mean,
     )
     assert back.training == prior.training
+    assert back.portfolio == prior.portfolio != ()
     ((first,), (second,)) = (
         one.proposer(drawn=16).propose(task, [Trial(drawn[0], 1.0)], space, generator=Generator().manual_seed(3))
         for one in (prior, back)

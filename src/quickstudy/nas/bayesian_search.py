@@ -54,6 +54,9 @@ class BayesianSearch(Proposer[Architecture, Space]):
         exploration: Of standard deviations in the expected improvement; 1 is the textbook's.
         drawn: Candidates of each proposal, besides neighbours.
         improve: Offers more of them, as `AONSearch` does.
+        portfolio: What was good on earlier tasks, of this space or another one with its choices. What the space has of
+            it is always a candidate, and so are the neighbours of the five, drawn ones among them, that the prior
+            expects most of.
 
     References:
         White et al., [BANANAS](https://arxiv.org/abs/1910.11858), 2021, for Bayesian optimisation with a neural
@@ -69,9 +72,10 @@ class BayesianSearch(Proposer[Architecture, Space]):
         exploration: float = 0.3,
         drawn: int = 2000,
         improve: Proposer[Architecture, Space] | None = None,
+        portfolio: Sequence[Architecture] = (),
     ) -> None:
         self.prior, self.guarded, self.feedback, self.exploration = prior, guarded, feedback, exploration
-        self.drawn, self.improve = drawn, improve
+        self.drawn, self.improve, self.portfolio = drawn, improve, tuple(portfolio)
         self._pool: tuple[Known, Tensor, Tensor] | None = None
 
     def propose(
@@ -170,7 +174,7 @@ class BayesianSearch(Proposer[Architecture, Space]):
     def pool(self, task: TaskDescription, space: Space) -> tuple[Known, Tensor, Tensor]:
         """What is known, and the numbers of what is always among the candidates and of what sets the scale.
 
-        All members of a listed space, and of another one as many as are drawn, always the same.
+        All members of a listed space, and of another one as many as are drawn, always the same, and the portfolio.
         """
         if self._pool is not None:
             known = self._pool[0]
@@ -181,9 +185,21 @@ class BayesianSearch(Proposer[Architecture, Space]):
                 return self._pool
         drawer = Generator().manual_seed(0)
         known = Known(space, self.prior, task.embedding)
-        pool = known.numbers(candidates(space, n=self.drawn, generator=drawer)[0])
-        self._pool = known, pool, pool[torch.randperm(len(pool), generator=drawer)[:REFERENCE]]
+        drawn = known.numbers(candidates(space, n=self.drawn, generator=drawer)[0])
+        reference = drawn[torch.randperm(len(drawn), generator=drawer)[:REFERENCE]]
+        self._pool = known, torch.cat([drawn, self.earlier(known, drawn)]).unique(), reference
         return self._pool
+
+    def earlier(self, known: Known, drawn: Tensor) -> Tensor:
+        """The numbers of what the space has of the portfolio, and of neighbours of the best of that and of `drawn`."""
+        same = (Architecture(known.space.id, architecture.choices) for architecture in self.portfolio)
+        found = known.numbers([architecture for architecture in same if known.space.has(architecture)])
+        if known.mean is None or not len(found):
+            return found
+        both = torch.cat([drawn, found]).unique()
+        best = both[known.mean[both].topk(min(NEAR, len(both))).indices]
+        near = [other for i in best.tolist() for other in known.space.neighbours(known.architectures[i])]
+        return torch.cat([found, known.numbers(near)])
 
 
 def outcomes(known: Known, trials: Sequence[Trial[Architecture]]) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,11 @@ from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.aen import Prior, learn
 from quickstudy.nas.aon import AON, AONSearch
 from quickstudy.nas.aon_training import CONSIDERED, learn_to_improve
+from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.calibration import calibrate, strangers
 from quickstudy.nas.facts import log_costs
+from quickstudy.nas.portfolio import portfolio
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
@@ -45,6 +47,8 @@ class SearchPrior:
     aon: AON | None = None
     encoder: TaskEncoder | None = None
     """Where AEN is told of the task."""
+    portfolio: tuple[Architecture, ...] = ()
+    """What was best on earlier tasks: always among a search's candidates, and what AEN thinks best of it begins one."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """What it learned from, in plain values."""
 
@@ -60,7 +64,14 @@ class SearchPrior:
 
     def proposer(self, *, drawn: int = DRAWN, guarded: bool = True, feedback: bool = True) -> BayesianSearch:
         """Bayesian search around AEN, with AON's candidates."""
-        return BayesianSearch(self.aen, drawn=drawn, guarded=guarded, feedback=feedback, improve=self.aon_search())
+        return BayesianSearch(
+            self.aen,
+            drawn=drawn,
+            guarded=guarded,
+            feedback=feedback,
+            improve=self.aon_search(),
+            portfolio=self.portfolio,
+        )
 
     def aon_search(self) -> AONSearch | None:
         """Search by AON alone, where there is one."""
@@ -129,7 +140,7 @@ def learn_search_prior(
             on_progress=lambda done, total, value: say("AON", done, total),
         )
     facts = {"tasks": {name: len(rows) for name, rows in experience.items()}, "seed": seed, **(training or {})}
-    return SearchPrior(aen, aon, encoder, facts)
+    return SearchPrior(aen, aon, encoder, portfolio(experience, log_costs, standing()), facts)
 
 
 def standing() -> Tiny:
@@ -153,6 +164,7 @@ def save_search_prior(path: Path | str, prior: SearchPrior) -> None:
         "width": first.head[0].out_features,
         "aon": prior.aon is not None,
         "encoder": None if prior.encoder is None else prior.encoder.features,
+        "portfolio": [str(architecture) for architecture in prior.portfolio],
         "training": dict(prior.training),
     }
     write_artefact(Path(path), Artefact(KIND, settings, tensors))
@@ -181,7 +193,8 @@ def load_search_prior(path: Path | str) -> SearchPrior:
             width=int(settings["width"]),
         )
         aon = AON(space) if settings["aon"] else None
-        return SearchPrior(aen, aon, TaskEncoder(size) if size else None, dict(settings["training"]))
+        best = tuple(map(Architecture.parse, settings.get("portfolio", ())))  # older ones have none
+        return SearchPrior(aen, aon, TaskEncoder(size) if size else None, best, dict(settings["training"]))
 
     with torch.random.fork_rng(devices=[]):  # modules draw weights that are replaced at once
         prior: SearchPrior = require(artefact.settings, folder, read)
