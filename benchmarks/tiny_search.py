@@ -17,8 +17,8 @@ and those that draw nothing twice, each seed being the objective once. Rows are 
 Student's over tasks, of the means over repetitions. Rows are of one state of the corpus: when tasks are added, units
 are measured again.
 
-No two measured networks differ in one choice only. So the neighbours of a network are the nearest ones, Optuna's answer
-is taken for the nearest one that is left, and AON, which goes from neighbour to neighbour, has no part in this.
+Few measured networks differ in one choice only. So the neighbours of a network are the nearest ones, Optuna's answer is
+taken for the nearest one that is left, and AON, which goes from neighbour to neighbour, has no part in this.
 
 - `best_fixed_architecture` goes by the mean rank on the other tasks, among the networks that all tasks have in common;
   between pictures and series nothing is common, and the nearest network's rank stands in.
@@ -64,7 +64,7 @@ import numpy as np
 import torch
 from corpora.prior import embedded
 from corpora.tasks import load
-from corpora.tiny import plain_networks
+from corpora.tiny import Size, architectures, plain_networks
 from nas_tables import trials_of
 from result import HERE, Result
 from scipy.stats import t as student
@@ -481,6 +481,8 @@ def add(result: Result, name: str, setting: str, metric: str, tasks: Mapping[str
 
 LIVE = ("glyphs-arabic", "cifar-vehicles", "fashion", "control-charts")
 MAX_PARAMS = 20_000
+UNIFORM = Size(common=20, plain=0, near=0, own=60)
+"""A sample of the space: limits do not depend on which networks of it were measured."""
 
 
 @dataclass(frozen=True)
@@ -496,9 +498,10 @@ class Live:
 
     @classmethod
     def of(cls, target: str, seconds: float, seed: int) -> "Live":
-        """Its limits are so many parameters, and the memory of the median measured network."""
+        """Its limits are so many parameters, and the memory of the median member."""
         one = corpus()[target]
-        memory = statistics.median(count(one.space, a).peak_memory for a in one.architectures)
+        members = architectures(one.space, target, UNIFORM)
+        memory = statistics.median(count(one.space, a).peak_memory for a in members)
         return cls(target, data(target), one.space, Limits(MAX_PARAMS, max_memory=int(memory)), seconds, seed)
 
 
@@ -582,7 +585,7 @@ def largest_within(live: Live) -> Architecture:
 
 LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
     "quickstudy": lambda live: by_search(live, prior=prior_of(live.target, COMPLETE)),
-    "quickstudy_without_aon": lambda live: by_search(live, prior=prior_of(live.target)),
+    "quickstudy_without_aon": lambda live: by_search(live, prior=replace(prior_of(live.target, COMPLETE), aon=None)),
     "quickstudy_without_task_embedding": lambda live: by_search(live, prior=prior_of(live.target, BLIND)),
     "quickstudy_without_bayesian_optimisation": by_aon,
     "quickstudy_without_prior": lambda live: by_search(live, proposer=BayesianSearch(None, drawn=256)),
@@ -593,6 +596,13 @@ LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
     "largest_that_fits": lambda live: by_training(live, largest_within(live)),
     "largest_that_fits_moved": lambda live: by_training(live, largest_within(live), shift=moves(live)),
 }
+LEARNED = {
+    "quickstudy": COMPLETE,
+    "quickstudy_without_aon": COMPLETE,
+    "quickstudy_without_task_embedding": BLIND,
+    "quickstudy_without_bayesian_optimisation": COMPLETE,
+}
+"""The prior that a method searches with."""
 
 
 def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: int) -> None:
@@ -600,9 +610,8 @@ def unit_of_live(result: Result, name: str, target: str, seconds: float, seed: i
     import optuna  # noqa: F401 - a search would import it, on the clock
 
     live = Live.of(target, seconds, seed)
-    if name.startswith("quickstudy"):
-        for variant in (COMPLETE, Variant(), BLIND):  # learned beforehand
-            prior_of(target, variant)
+    if name in LEARNED:  # beforehand
+        prior_of(target, LEARNED[name])
     cpu, start = time.process_time(), time.perf_counter()
     with patch.object(time, "perf_counter", time.process_time):
         ended = LIVE_METHODS[name](live)
@@ -727,7 +736,7 @@ def main(given: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {
         "prior": f"{MEMBERS} AENs, {EPOCHS} epochs, on the tasks of the other folds",
         "live seconds": "of one core's processor time",
-        "live limits": f"{MAX_PARAMS:,} parameters, and the peak memory of the task's median measured network",
+        "live limits": f"{MAX_PARAMS:,} parameters, and the median peak memory of 80 members drawn for the task",
     }
     if options.part == "table":
         settings |= {
