@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from quickstudy import LabelledSet, PictureEncoder, Plan, load, load_splits, tra
 from quickstudy.errors import ForeignArtefactError, OutputExistsError, ShapeError, TooFewExamplesError
 from quickstudy.tasks.catalogue import Splits
 from quickstudy.training.checkpoint import CHECKPOINT
-from quickstudy.training.origin import is_as_trained, origin, trained_on
+from quickstudy.training.origin import is_as_trained, origin, trained_on, unseen
 
 PLAN = Plan(n_way=2, steps=2, validation_tasks=4)
 SMALL = {"width": 4}
@@ -95,10 +97,22 @@ def test_a_folder_that_holds_a_prior_is_left_as_it_is(tmp_path):
 def test_a_prior_finds_the_data_of_its_training_by_name():
     splits = Splits(*(part(i) for i in range(3)), PictureEncoder(size=16), "glyphs")
     told = origin(splits)
-    assert told.keys() == {"source", "data"}
+    assert told.keys() == {"source", "data", "class_names"}
     assert trained_on("prior", told) == "glyphs"
     assert is_as_trained("prior", told, splits)
     assert not is_as_trained("prior", told, Splits(part(5), part(1), part(2), PictureEncoder(size=16), "glyphs"))
+
+
+def named(names: str) -> LabelledSet:
+    return replace(part(0, classes=len(names)), class_names=tuple(names))
+
+
+def test_classes_that_a_prior_knows_of_one_data_set_are_left_out_of_another_that_has_them():
+    one = Splits(named("abc"), named("de"), named("fg"), PictureEncoder(size=16), "cifar-fs")
+    other = Splits(named("f"), named("g"), named("hbdf"), PictureEncoder(size=16), "fc100")
+    data, seen = unseen("prior", origin(one), other, "test")
+    assert seen == ("b", "d")
+    assert data.class_names == ("h", "f")
 
 
 def test_parts_of_a_data_set_know_where_they_come_from(tmp_path):

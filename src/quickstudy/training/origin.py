@@ -19,18 +19,18 @@ def origin(splits: Splits, out: Path | None = None) -> dict[str, Any]:
         splits: What is trained on.
         out: The folder of the prior, where there is one.
     """
-    told: dict[str, Any] = {"source": splits.name, "data": splits.to_settings()}
+    names = {part: list(getattr(splits, part).class_names) for part in PARTS}
+    told: dict[str, Any] = {"source": splits.name, "data": splits.to_settings(), "class_names": names}
     if splits.folder is None:
         return told
-    names = {part: list(getattr(splits, part).class_names) for part in PARTS}
     folder = splits.folder.resolve()
     if out is None:
-        return {**told, "folder": folder.as_posix(), "class_names": names}
+        return {**told, "folder": folder.as_posix()}
     try:
         way = Path(os.path.relpath(folder, out.resolve())).as_posix()
     except ValueError:  # on another drive
         way = folder.as_posix()
-    return {**told, "folder": way, "class_names": names}
+    return {**told, "folder": way}
 
 
 def trained_on(prior: str, training: Mapping[str, Any]) -> str:
