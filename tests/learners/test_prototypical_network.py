@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from quickstudy import PrototypicalNetwork, Task
 from quickstudy.errors import ShapeError
 from quickstudy.learners.prototypical_network import spread
-from quickstudy.testing.learners import curve_tasks, picture_tasks, vector_tasks
+from quickstudy.testing.learners import answers, curve_tasks, picture_tasks, vector_tasks
 
 
 def tasks_of(n_shot: int = 2, b: int = 3) -> Task:
@@ -101,3 +101,12 @@ def test_feature_maps_are_taken_as_vectors() -> None:
 def test_a_regression_is_refused() -> None:
     with pytest.raises(ShapeError, match="regression"):
         PrototypicalNetwork(nn.Identity()).adapt(curve_tasks(1).sample(2, generator=torch.Generator()))
+
+
+def test_a_class_without_examples_gets_no_probability_and_a_finite_loss() -> None:
+    tasks = tasks_of()
+    masked = replace(tasks, support=replace(tasks.support, mask=tasks.support.y != 1))
+    for distance in ("euclidean", "cosine"):
+        learner = PrototypicalNetwork(nn.Identity(), distance=distance)
+        assert float(answers(learner, masked)[..., 1].max()) == 0
+        assert bool(learner.loss(masked).isfinite().all())

@@ -1,5 +1,7 @@
 """Relation networks compute what their paper says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,3 +56,9 @@ def test_a_larger_picture_is_taken() -> None:
 def test_a_picture_too_small_to_compare_is_refused() -> None:
     with pytest.raises(ShapeError, match="3x3"):
         relation_nets(1, 4, size=12)
+
+
+def test_a_class_without_examples_gets_no_probability() -> None:
+    tasks = tasks_of()
+    masked = replace(tasks, support=replace(tasks.support, mask=tasks.support.y != 1))
+    assert float(answers(RelationNetwork(nn.Identity(), MinusDistance()), masked)[..., 1].max()) == 0

@@ -39,6 +39,7 @@ def refusing_adapt(adapt: Method) -> Method:
     def checked(self: nn.Module, task: Task, **options: Any) -> Callable[[Tensor], Distribution]:
         check_finite("support inputs", task.support.x, task.support.mask)
         check_finite("support targets", task.support.y, task.support.mask)
+        task = task.cleared()
         with plainly(self, task.support.x):
             predictor: Callable[[Tensor], Distribution] = adapt(self, task, **options)
         expected = task.support.x.shape
@@ -61,6 +62,7 @@ def refusing_loss(loss: Method) -> Method:
     def checked(self: nn.Module, tasks: Task, **options: Any) -> Tensor:
         if tasks.n_way is not None:
             check_labels("query", tasks.query, tasks.n_way)
+        tasks = tasks.cleared()
         with plainly(self, tasks.support.x):
             found: Tensor = loss(self, tasks, **options)
         return found

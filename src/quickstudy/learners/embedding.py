@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.nets.buffers import keeping_buffers
-from quickstudy.tasks.task import Examples
+from quickstudy.tasks.task import Examples, Task
 
 
 def embed(net: nn.Module, *sets: Examples) -> tuple[Tensor, ...]:
@@ -62,3 +62,14 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 def one_hot(examples: Examples, n_way: int) -> Tensor:
     """Labels as `(b, n, k)`, rows of masked examples zero."""
     return F.one_hot(examples.y, n_way) * examples.real()[..., None]
+
+
+def is_absent(task: Task) -> Tensor:
+    """Classes that no example of the support set is of, `(b, 1, k)`."""
+    assert task.n_way is not None
+    return (one_hot(task.support, task.n_way).sum(1) == 0)[:, None]
+
+
+def without(logits: Tensor, absent: Tensor) -> Tensor:
+    """Logits `(b, q, k)` that give absent classes no probability, and a loss that is finite all the same."""
+    return logits.masked_fill(absent, torch.finfo(logits.dtype).min / 4)

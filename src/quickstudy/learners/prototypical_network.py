@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
-from quickstudy.learners.embedding import embed, embed_inductively, one_hot
+from quickstudy.learners.embedding import embed, embed_inductively, is_absent, one_hot, without
 from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import at_least_float32, make_batch_norm_explicit, without_autocast
 from quickstudy.tasks.task import Task
@@ -54,8 +54,9 @@ class PrototypicalNetwork(Learner):
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         prototypes = self.prototypes(embed_inductively(self.net, task.support.x), task)
+        absent = is_absent(task)
         return lambda x: Categorical(
-            logits=self.logits(embed_inductively(self.net, x), prototypes), validate_args=False
+            logits=without(self.logits(embed_inductively(self.net, x), prototypes), absent), validate_args=False
         )
 
     def embedding(self, task: Task) -> Embedding:
@@ -64,13 +65,13 @@ class PrototypicalNetwork(Learner):
     def loss(self, tasks: Task, *, generator: Generator | None = None) -> Tensor:
         support, query = embed(self.net, tasks.support, tasks.query)
         prototypes = self.prototypes(support, tasks)
-        log_p = self.logits(query, prototypes).log_softmax(-1)  # (b, q, k)
+        log_p = without(self.logits(query, prototypes), is_absent(tasks)).log_softmax(-1)  # (b, q, k)
         nll = -log_p.gather(-1, tasks.query.y[..., None]).squeeze(-1)
         loss = (nll * tasks.query.weights()).sum(1)
         return loss + self.pull * spread(prototypes, tasks.classes) if self.pull else loss
 
     def prototypes(self, z: Tensor, task: Task) -> Tensor:
-        """The mean embedding of each class, `(b, n, *features)` to `(b, k, d)`."""
+        """The mean embedding of each class, `(b, n, *features)` to `(b, k, d)`; zeros where it has no example."""
         if task.n_way is None:
             raise ShapeError("a prototypical network classifies; this task is a regression (n_way is None).")
         z = at_least_float32(z.flatten(2))

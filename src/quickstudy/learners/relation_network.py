@@ -5,7 +5,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Categorical
 
 from quickstudy.errors import ShapeError
-from quickstudy.learners.embedding import embed, embed_inductively, evaluating, one_hot, scatter
+from quickstudy.learners.embedding import embed, embed_inductively, evaluating, is_absent, one_hot, scatter, without
 from quickstudy.learners.learner import Embedding, Learner, Predictor
 from quickstudy.nets.batch_norm import make_batch_norm_explicit
 from quickstudy.tasks.task import Task
@@ -55,10 +55,13 @@ class RelationNetwork(Learner):
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         classes = self.class_maps(embed_inductively(self.net, task.support.x), task)
 
+        absent = is_absent(task)
+
         def predict(x: Tensor) -> Categorical:
             queries = embed_inductively(self.net, x)
             with evaluating(self.relation):
-                return Categorical(logits=F.logsigmoid(self.relation(classes, queries)), validate_args=False)
+                logits = F.logsigmoid(self.relation(classes, queries))
+            return Categorical(logits=without(logits, absent), validate_args=False)
 
         return predict
 

@@ -1,7 +1,7 @@
 """What a task is: examples to learn from, and examples to be judged on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -25,7 +25,7 @@ class Examples:
     y: Tensor
     """int64 labels `(b, n)`, or targets `(b, n, out)`."""
     mask: Tensor | None = None
-    """`(b, n)`, True where the example is real; None where all are."""
+    """`(b, n)`, True where the example is real; None where all are. Whatever else is there, learners take it for 0."""
     domain: Tensor | None = None
     """`(b, n)` int64: the domain that each example comes from."""
 
@@ -58,6 +58,12 @@ class Examples:
         """Each example's share of a mean over its task, `(b, n)`: zero where it is masked out."""
         real = self.real().to(self.x.dtype if self.x.is_floating_point() else torch.float)
         return real / real.sum(1, keepdim=True).clamp_min(1)
+
+    def cleared(self) -> Self:
+        """The same examples with zeros for inputs and labels that are masked out, whatever was there."""
+        if self.mask is None:
+            return self
+        return replace(self, x=zeroed(self.x, self.mask), y=zeroed(self.y, self.mask))
 
     def real(self) -> Tensor:
         """The mask, all True where there is none, `(b, n)`."""
@@ -118,6 +124,12 @@ class Task:
             None if self.classes is None else function(self.classes),
         )
 
+    def cleared(self) -> "Task":
+        """The same tasks with zeros for all that is masked out."""
+        if self.support.mask is None and self.query.mask is None:
+            return self
+        return replace(self, support=self.support.cleared(), query=self.query.cleared())
+
     def to(self, device: torch.device | str) -> "Task":
         """The same tasks on another device."""
         return self.map(lambda value: value.to(device, non_blocking=True))
@@ -133,6 +145,11 @@ class Task:
             torch.cat([a.real(), b.real()], 1) if masked else None,
             torch.cat([a.domain, b.domain], 1) if several else None,  # type: ignore[list-item]
         )
+
+
+def zeroed(x: Tensor, mask: Tensor) -> Tensor:
+    """`(b, n, ...)` with zeros where the mask `(b, n)` is False."""
+    return x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0)
 
 
 def check_labels(name: str, examples: Examples, n_way: int) -> None:
