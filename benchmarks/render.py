@@ -27,6 +27,7 @@ LOWER_IS_BETTER = ("second", "error", "loss", "regret", "memory", "bytes", "mib"
 HIGHER_IS_BETTER = ("accuracy", "rate", "speed", "auc", "likelihood", "correlation", "score", "per second")
 NOT_COMPETING = ("floor", "rank_transfer_whole_table")
 """Methods that are bounds or know what the others do not, and therefore are never the best."""
+NOT_MEASURED = "not measured"
 WIDEST = 8
 """Columns of a table; where there are more, those of `cifar10, 5 trials` and the like are shown apart by their head."""
 FACTS = ("description", "date", "machine", "commit", "versions", "settings")
@@ -161,14 +162,16 @@ def _parts(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
 def _measured_table(rows: Sequence[Row]) -> list[str]:
     settings, methods = unique(row.setting for row in rows), unique(row.method for row in rows)
     cells = {(m, s): _Cell.of([r for r in rows if (r.method, r.setting) == (m, s)]) for m in methods for s in settings}
-    best = {s: _best([cells[m, s].value for m in methods if m not in NOT_COMPETING], rows[0].metric) for s in settings}
+    competing = {s: [cells[m, s].value for m in methods if m not in NOT_COMPETING] for s in settings}
+    best = {s: _best(values, rows[0].metric) for s, values in competing.items()}
     body = []
     for m in methods:
         texts = []
         for s in settings:
-            text = cells[m, s].text
-            competes = m not in NOT_COMPETING and cells[m, s].value is not None
-            texts.append(f"**{text}**" if competes and cells[m, s].value == best[s] and len(methods) > 1 else text)
+            text = cells[m, s].text or NOT_MEASURED
+            competes = m not in NOT_COMPETING and sum(value is not None for value in competing[s]) > 1
+            wins = competes and cells[m, s].value is not None and cells[m, s].value == best[s]
+            texts.append(f"**{text}**" if wins else text)
         body.append([m.replace("_", " "), *texts])
     counts = sorted({row.n for row in rows if row.n is not None})
     notes = []
@@ -204,7 +207,7 @@ class _Cell:
             return cls(None, "")
         values = [row.value for row in rows if row.value is not None]
         if not values:
-            return cls(None, next((row.why for row in rows if row.why), "not measured"))
+            return cls(None, next((row.why for row in rows if row.why), NOT_MEASURED))
         if not all(map(math.isfinite, values)):
             return cls(None, "not finite")
         metric, several = rows[0].metric, len(values) > 1

@@ -104,6 +104,7 @@ def train(name: str, seed: int, result: Result, checkpoints: Path) -> None:
             seed=seed,
             out=checkpoints / f"{name.replace(',', '').replace(' ', '-')}-{seed}",
             resume=True,
+            settings={"method": name, "inner rate": INNER_LR},
             on_progress=report(name, seed, method.iterations),
         )
         seconds = history.seconds

@@ -87,10 +87,12 @@ def test_a_unit_is_done_when_all_its_settings_have_rows_of_as_many_minutes(few_s
 
     unit = unit_of(few_shot, "prototypical_network", "omniglot")
     written = result.Result("omniglot", folder=tmp_path)
-    common = {"seed": 0, "complete": True, "minutes": 30.0}
+    common = {"seed": 0, "complete": True, "minutes": 30.0, "training": str(unit.training)}
     written.add(unit.method, "5-way 1-shot", "accuracy %", 98.0, **common)
     assert not few_shot.is_done(unit, written, 30)
     written.add(unit.method, "20-way 1-shot", "accuracy %", 95.0, **{**common, "complete": False})
+    assert not few_shot.is_done(unit, written, 30)
+    written.add(unit.method, "20-way 1-shot", "accuracy %", 95.0, **{**common, "training": "another outer rate"})
     assert not few_shot.is_done(unit, written, 30)
     written.add(unit.method, "20-way 1-shot", "accuracy %", 95.0, **common)
     assert few_shot.is_done(unit, written, 30)
