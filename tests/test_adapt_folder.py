@@ -153,7 +153,14 @@ def test_one_picture_a_class_cannot_be_checked_with_and_the_report_says_so(tmp_p
     report, _ = adapt_folder(make_prior(), fill(tmp_path, 1), name="mine")
     assert report.check is None
     assert report.method == "prototypical network"
-    assert "none could be left out" in report.warnings[0]
+    assert "there is one picture of each class" in report.warnings[0]
+
+
+def test_pictures_of_one_class_alone_are_no_check(tmp_path):
+    fill(fill(tmp_path, 3, ("bar",)), 1, ("cross", "ring"))
+    report, _ = adapt_folder(make_prior(), tmp_path, name="mine")
+    assert report.check is None
+    assert "only one class has more than one picture" in report.warnings[0]
 
 
 def test_classes_with_one_picture_are_named_and_the_others_checked(tmp_path):

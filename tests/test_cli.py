@@ -20,6 +20,8 @@ from PIL import Image, ImageDraw
 from quickstudy import __version__
 from quickstudy.cli import main
 from quickstudy.cli.options import an_amount, memory, milliseconds, parse_settings
+from quickstudy.cli.train import processes
+from quickstudy.errors import ShapeError
 from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
@@ -533,6 +535,14 @@ def test_an_error_of_a_process_is_one_message_without_a_traceback(tmp_path):
     assert done.stdout == ""
     assert is_one_message(done.stderr)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_torchrun_has_begun_is_what_trains():
+    begun = {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
+    assert processes(4, {}) == (4, 1)
+    assert processes(1, begun) == processes(2, begun) == (2, 3)
+    with pytest.raises(ShapeError, match="torchrun has begun 2 processes here, and --devices is 3"):
+        processes(3, begun)
 
 
 def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path):

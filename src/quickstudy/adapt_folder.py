@@ -123,13 +123,15 @@ def adapt_folder(
     if prior.recipe.transductive:
         warnings.append(f"{name} is transductive: its answer to a picture depends on the others that are asked about.")
     found: SelfCheck | None = None
-    if check and int(data.counts().max()) > 1:
+    several = int((data.counts() > 1).sum())
+    if check and several > 1:
         methods["nearest neighbour on pixels"] = NearestNeighbour()
         methods["from scratch"] = scratch(prior.recipe, data.n_classes).build()
         say("leaving pictures out, to check")
         found = self_check(methods, data, seed=seed, on_stage=say)
     elif check:
-        warnings.append("There is one picture of each class, so none could be left out to check the answers with.")
+        which = "only one class has more than one picture" if several else "there is one picture of each class"
+        warnings.append(f"No picture could be left out to check the answers with: {which}.")
     counts = data.counts()
     if found is not None and int(counts.min()) == 1:
         single = [data.class_names[i] for i in (counts == 1).nonzero().flatten().tolist()]

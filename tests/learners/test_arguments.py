@@ -10,6 +10,7 @@ from torch import nn
 from quickstudy import MAML, Conv4, PrototypicalNetwork, Reptile
 from quickstudy.errors import ShapeError
 from quickstudy.learners.catalogue import LEARNERS
+from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
 
 KINDS = sorted({entry.kind for entry in LEARNERS.values()}, key=lambda kind: kind.__name__)
 
@@ -51,6 +52,9 @@ def test_nothing_is_explained_twice_in_the_same_words():
         ),
         (lambda: MAML(nn.Linear(6, 3), steps=-1), "steps is -1, but for MAML it is at least 0."),
         (lambda: MAML(nn.Linear(6, 3), adapt_steps=-1), "adapt_steps is -1, but for MAML it is at least 0."),
+        (lambda: MAMLPlusPlus(nn.Linear(6, 3), multi_step=5.0), "multi_step is 5.0, but it is the part"),
+        (lambda: MAMLPlusPlus(nn.Linear(6, 3), steps=0, adapt_steps=2), "adapt_steps is 2, and without steps"),
+        (lambda: Reptile(nn.Linear(6, 3), moves=lambda name: False), "moves holds for none"),
         (lambda: Conv4(downsample="strid"), "downsample is 'strid', but for Conv4 it is 'pool' or 'stride'."),
     ],
 )

@@ -1,7 +1,8 @@
 """The meta-gradient against a plain loop of autograd, in float64."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,7 +87,16 @@ NETS = {
 }
 
 
-def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int, statistics: str) -> Tensor:
+def plain_losses(
+    net: nn.Module,
+    tasks: Task,
+    lr: float,
+    steps: int,
+    order: int,
+    statistics: str,
+    adapts: Callable[[str], bool] = lambda name: True,
+    regulariser: Callable[[dict[str, Tensor]], Tensor] = lambda phi: torch.zeros(()),
+) -> Tensor:
     """The reference: one task after another, autograd all the way."""
     norms = [m for m in net.modules() if isinstance(m, BatchNorm)]
     losses = []
@@ -97,15 +107,16 @@ def plain_losses(net: nn.Module, tasks: Task, lr: float, steps: int, order: int,
             norm.source = "observed"
         for _ in range(steps):
             loss = F.cross_entropy(functional_call(net, phi, (sx,)), sy)
-            grads = torch.autograd.grad(loss, list(phi.values()), create_graph=order == 2, allow_unused=True)
-            phi = {n: p if g is None else p - lr * g for (n, p), g in zip(phi.items(), grads)}
+            own = {name: value for name, value in phi.items() if adapts(name)}
+            grads = torch.autograd.grad(loss, list(own.values()), create_graph=order == 2, allow_unused=True)
+            phi |= {n: p if g is None else p - lr * g for (n, p), g in zip(own.items(), grads)}
         if statistics == "support":
             for norm in norms:
                 norm.observed = None
             functional_call(net, phi, (sx,))
             for norm in norms:
                 norm.source, norm.given = "mode", norm.observed
-        losses.append(F.cross_entropy(functional_call(net, phi, (qx,)), qy))
+        losses.append(F.cross_entropy(functional_call(net, phi, (qx,)), qy) + regulariser(phi))
         for norm in norms:
             norm.source, norm.given, norm.observed = "mode", None, None
     return torch.stack(losses)
@@ -134,6 +145,24 @@ def test_it_is_that_of_a_plain_autograd_loop(name: str, order: Any, steps: int, 
             torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("adapts", [lambda name: True, lambda name: "0" not in name], ids=["all", "some"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_that_of_a_regulariser_is_that_of_a_plain_autograd_loop(
+    order: Any, adapts: Callable[[str], bool], low_memory: bool
+) -> None:
+    def quartic(phi: Mapping[str, Tensor]) -> Tensor:
+        return 0.1 * torch.stack([value.pow(4).sum() for value in phi.values()]).sum()
+
+    make, shape = NETS["mlp"]
+    tasks, weights = tasks_of(*shape), torch.tensor([0.1, 2.0, -1.0])
+    maml = MAML(make(), lr=0.3, steps=2, order=order, adapts=adapts, low_memory=low_memory, regulariser=quartic)
+    losses = plain_losses(maml.net, tasks, 0.3, 2, order, "support", adapts, quartic)
+    torch.testing.assert_close(maml.loss(tasks), losses, rtol=TOLERANCE, atol=TOLERANCE)
+    for ours, theirs in zip(gradient(maml.loss(tasks), maml.net, weights), gradient(losses, maml.net, weights)):
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("name", ["mlp", "conv4", "no vmap"])
@@ -152,11 +181,19 @@ def test_recomputing_steps_changes_nothing(name: str, steps: int, order: Any) ->
 def test_chunks_change_nothing() -> None:
     net, tasks = MLP(6, 3), tasks_of(6, b=5)
     whole, one_by_one = MAML(net, lr=0.3, steps=2), MAML(net, lr=0.3, steps=2, memory_budget=1)
-    assert one_by_one.meta_gradient.tasks_at_once(named_tensors(one_by_one), tasks, head_for(tasks), last=2) == 1
+    assert one_by_one.meta_gradient.tasks_at_once(named_tensors(one_by_one), tasks, head_for(tasks), [2]) == 1
     for a, b in zip(
         gradient(whole.loss(tasks), net, torch.ones(5)), gradient(one_by_one.loss(tasks), net, torch.ones(5))
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_the_graph_of_each_network_that_is_asked_counts_against_the_budget() -> None:
+    make, shape = NETS["conv4"]
+    tasks, learner = tasks_of(*shape, b=64), MAML(make(), lr=0.3, steps=3)
+    counted = replace(learner.meta_gradient, memory_budget=10 << 20)
+    arguments = named_tensors(learner), tasks, head_for(tasks)
+    assert 1 < counted.tasks_at_once(*arguments, [1, 2, 3]) < counted.tasks_at_once(*arguments, [3]) < 64
 
 
 class Attention(nn.Module):

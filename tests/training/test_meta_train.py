@@ -427,6 +427,9 @@ def test_a_learner_without_parameters_is_refused():
         ({"schedule": "cos"}, "schedule is 'cos', but for meta-training it is 'constant' or 'cosine'."),
         ({"steps": -1}, "steps is -1, but for meta-training it is at least 0."),
         ({"tasks_per_step": 0}, "tasks_per_step is 0, but for meta-training it is at least 1."),
+        ({"seconds": math.nan}, "seconds is nan, but for meta-training it is above 0."),
+        ({"clip": 0.0}, "clip is 0.0, but for meta-training it is above 0."),
+        ({"validation_tasks": 1}, "1 validation tasks have no interval."),
         ({"validate_every": 0, "validation": VECTORS}, "validate_every is 0, but for meta-training it is at least 1."),
     ],
 )

@@ -38,12 +38,7 @@ class Kind:
     @property
     def encoder(self) -> PictureEncoder:
         """How the pictures of a folder are read, as `quickstudy train` does."""
-        return PictureEncoder(
-            size=self.size or 28,
-            channels=3 if self.colour else 1,
-            ink=not self.colour,
-            resize="crop" if self.colour else "pad",
-        )
+        return PictureEncoder(size=self.size or 28, channels=3 if self.colour else 1, ink=not self.colour)
 
     def load(self) -> tuple[str, Episodes, Episodes]:
         """Their name, and where they and those of the test come from."""

@@ -1,7 +1,9 @@
 """`quickstudy train`."""
 
 import math
+import os
 import shlex
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +29,12 @@ NetName = StrEnum("NetName", {name: name for name in NETS})  # type: ignore[misc
 class Schedule(StrEnum):
     constant = "constant"
     cosine = "cosine"
+
+
+class Resize(StrEnum):
+    pad = "pad"
+    crop = "crop"
+    squash = "squash"
 
 
 class Precision(StrEnum):
@@ -63,11 +71,16 @@ def train(
     ] = None,
     size: Annotated[int, typer.Option(help="Side of a picture of your own, in pixels.", min=16)] = 28,
     colour: Annotated[bool, typer.Option("--colour", help="Read pictures of your own in colour.")] = False,
+    resize: Annotated[
+        Resize, typer.Option(help="How they become squares: whole with a margin, their middle, or out of proportion.")
+    ] = Resize.pad,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     validation_tasks: Annotated[int, typer.Option(help="Tasks that choose the best weights.", min=2)] = 200,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    devices: Annotated[int, typer.Option(help="Number of processes or GPUs.", min=1)] = 1,
+    devices: Annotated[
+        int, typer.Option(help="Number of processes or GPUs; under torchrun, as many as that begins.", min=1)
+    ] = 1,
     precision: Annotated[Precision, typer.Option(help="Of the arithmetic.")] = Precision.float32,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to --out for TensorBoard.")] = False,
 ) -> None:
@@ -83,7 +96,7 @@ def train(
     """
     refuse_to_replace(out, resume=resume, source=None if source in SOURCES else Path(source))
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
-    own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize="crop" if colour else "pad")
+    own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize=resize.value)
     with bar(f"loading {escape(source)}") as update:
         splits = load_splits(
             source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
@@ -144,12 +157,36 @@ def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
             raise MissingExtraError("--tensorboard needs TensorBoard: pip install 'quickstudy[tensorboard]'.") from None
     if precision == Precision.fp16 and not torch.cuda.is_available():
         raise ShapeError("16-mixed needs a GPU, and there is none here. Take --precision bf16-mixed, or 32-true.")
-    strategy = "ddp" if devices > 1 else "auto"
+    devices, nodes = processes(devices, os.environ)
     try:
         fabric = Fabric(
-            accelerator="auto", devices=devices, strategy=strategy, precision=precision.value, loggers=loggers
+            accelerator="auto",
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if devices * nodes > 1 else "auto",
+            precision=precision.value,
+            loggers=loggers,
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ShapeError(f"{devices} devices in {precision} cannot be had here: {error}") from None
     fabric.launch()
     return fabric
+
+
+def processes(devices: int, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Processes a machine, and machines: those that torchrun has begun, where it has.
+
+    Raises:
+        ShapeError: Where that is another number than was asked for.
+
+    Example:
+        >>> from quickstudy.cli.train import processes
+        >>> processes(1, {}), processes(1, {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"})
+        ((1, 1), (2, 2))
+    """
+    if "LOCAL_WORLD_SIZE" not in environment:
+        return devices, 1
+    here, everywhere = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
+    if devices not in (1, here):
+        raise ShapeError(f"torchrun has begun {here} processes here, and --devices is {devices}. Leave --devices out.")
+    return here, everywhere // here

@@ -31,7 +31,8 @@ class MAML(Learner):
         order: 2 differentiates through the inner gradients; 1 is first-order MAML.
         adapts: Says for a parameter's name whether it adapts; the others are shared by all tasks. By default all do,
             frozen ones too, which meta-training leaves as they are.
-        regulariser: $\lambda J_{reg}$, a scalar function of one task's adapted weights by name.
+        regulariser: $\lambda J_{reg}$, a scalar function of one task's weights by name once they are adapted; those
+            that do not adapt are among them.
         statistics: What batch normalisation normalises queries by: "support", so that a query's answer does not
             depend on the others; or "transductive", by the query set itself, as in the paper's code.
         memory_budget: Bytes that the graphs of tasks adapted at once may take.

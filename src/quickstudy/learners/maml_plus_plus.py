@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from quickstudy.errors import ShapeError
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.inner_loop import InnerLoop, Params, gradient_descent, named_tensors, theta
@@ -55,6 +56,9 @@ class MAMLPlusPlus(Learner):
             `adapt` uses those, for support and queries.
         rates_lr: Outer step size of the learned rates; by default that of $\theta$.
 
+    Raises:
+        ShapeError: Where `multi_step` or `first_order` is no part, or `adapt_steps` has no step to repeat.
+
     Example:
         >>> import torch
         >>> from quickstudy import MLP, Episodes, LabelledSet
@@ -92,6 +96,11 @@ class MAMLPlusPlus(Learner):
         batching: Literal["vmap", "loop"] = "vmap",
     ) -> None:
         super().__init__()
+        for name, part in (("multi_step", multi_step), ("first_order", first_order)):
+            if not 0 <= part <= 1:
+                raise ShapeError(f"{name} is {part}, but it is the part of meta-training, from 0 to 1.")
+        if adapt_steps and not steps:
+            raise ShapeError(f"adapt_steps is {adapt_steps}, and without steps there are no rates for them.")
         self.net = make_batch_norm_explicit(net)
         self.adapt_steps = steps if adapt_steps is None else adapt_steps
         self.multi_step, self.first_order, self.rates_lr = multi_step, first_order, rates_lr

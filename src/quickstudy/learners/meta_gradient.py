@@ -76,7 +76,7 @@ class MetaGradient:
         """Losses, and the gradient of their sum weighted by `share` (ones by default) with respect to `leaves`."""
         losses, totals = [], [torch.zeros_like(leaf) for leaf in leaves]
         scale = loss_scale(tasks.query.x)
-        step = self.tasks_at_once(meta, tasks, head, last=max(emphasis))
+        step = self.tasks_at_once(meta, tasks, head, list(emphasis))
         for first in range(0, len(tasks), step):
             chunk = tasks[first : first + step]
             part = None if share is None else share[first : first + step]
@@ -222,9 +222,12 @@ class MetaGradient:
 
         return each() if self.loop.many_go_one_by_one(query.x) else self.loop.vectorised(vectorised, each)
 
-    def tasks_at_once(self, meta: Params, tasks: Task, head: Head, *, last: int) -> int:
-        """As many tasks as the graph of their support half, measured on one, fits into the budget, there and back."""
-        steps = min(last, 1) if self.low_memory else last
+    def tasks_at_once(self, meta: Params, tasks: Task, head: Head, asked: Sequence[int]) -> int:
+        """As many tasks as the graph of their support half, measured on one, fits into the budget, there and back.
+
+        Queries are asked after some steps; the graph of each network that is asked is kept until the last.
+        """
+        steps = (min(max(asked), 1),) if self.low_memory else tuple(asked)
         key = (tasks.support.x.shape[1:], tasks.support.x.dtype, steps)
         if key not in self._graph_bytes:
             plain = copy.copy(self.loop)
@@ -237,7 +240,7 @@ class MetaGradient:
 
             one, noise = tasks[:1], Noise(tasks.support.x.device)
             with noise.of("before"), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-                adapted = plain.adapt(meta, one.support, head, [steps])[0]
+                adapted = plain.adapt(meta, one.support, head, list(steps))[-1]
                 if not self.loop.many_go_one_by_one(one.query.x):
                     plain.outputs(adapted, one.query.x)  # the query half is vectorised too
             noise.restore("before")

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from quickstudy.errors import ShapeError
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import InnerLoop, Statistics, gradient_descent, named_tensors
 from quickstudy.learners.learner import Embedding, Learner, Predictor
@@ -32,6 +33,9 @@ class Reptile(Learner):
     Args:
         moves: Says for a parameter's name whether meta-training moves it towards the tasks' solutions (the partial
             update); the others adapt in the inner loop, and stay as they were initialised. By default all move.
+
+    Raises:
+        ShapeError: Where none moves.
 
     Example:
         >>> import torch
@@ -65,6 +69,8 @@ class Reptile(Learner):
         self.solving = replace(self.inner, statistics="transductive")
         self.adapt_steps = steps if adapt_steps is None else adapt_steps
         self.moves = moves
+        if moves is not None and not any(map(moves, dict(self.net.named_parameters()))):
+            raise ShapeError("moves holds for none of the network's parameters, so that nothing would be learned.")
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         return self.inner.predictors(named_tensors(self), task, [self.adapt_steps])[0]

@@ -99,7 +99,15 @@ def meta_train(
         >>> history.step
         10
     """
-    check_plan(steps=steps, tasks_per_step=tasks_per_step, schedule=schedule, validate_every=validate_every)
+    check_plan(
+        steps=steps,
+        tasks_per_step=tasks_per_step,
+        schedule=schedule,
+        validate_every=validate_every,
+        seconds=seconds,
+        clip=clip,
+        validation_tasks=validation_tasks,
+    )
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise ShapeError(f"{type(learner).__name__} has no parameters that learn, so there is nothing to meta-train.")
@@ -196,7 +204,16 @@ def meta_train(
     return history
 
 
-def check_plan(*, steps: int, tasks_per_step: int, schedule: str, validate_every: int | None = None) -> None:
+def check_plan(
+    *,
+    steps: int,
+    tasks_per_step: int,
+    schedule: str,
+    seconds: float,
+    clip: float | None,
+    validation_tasks: int,
+    validate_every: int | None = None,
+) -> None:
     """Raises ShapeError where a run cannot be made of these."""
     for name, value, least in (
         ("steps", steps, 0),
@@ -205,6 +222,11 @@ def check_plan(*, steps: int, tasks_per_step: int, schedule: str, validate_every
     ):
         if value is not None and value < least:
             raise ShapeError(f"{name} is {value}, but for meta-training it is at least {least}.")
+    for name, number in (("seconds", seconds), ("clip", clip)):
+        if number is not None and not number > 0:
+            raise ShapeError(f"{name} is {number}, but for meta-training it is above 0.")
+    if validation_tasks < 2:
+        raise ShapeError(f"{validation_tasks} validation tasks have no interval. Take two or more.")
     check_choices("meta-training", meta_train, {"schedule": schedule})
 
 

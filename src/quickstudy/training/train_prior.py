@@ -50,9 +50,14 @@ class Plan:
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        check_plan(steps=self.steps, tasks_per_step=self.tasks_per_step, schedule=self.schedule)
-        if self.validation_tasks < 2:
-            raise ShapeError(f"{self.validation_tasks} validation tasks have no interval. Take two or more.")
+        check_plan(
+            steps=self.steps,
+            tasks_per_step=self.tasks_per_step,
+            schedule=self.schedule,
+            seconds=self.seconds,
+            clip=self.clip,
+            validation_tasks=self.validation_tasks,
+        )
 
 
 def train_prior(
