@@ -76,7 +76,7 @@ OF_2 = ("--n-way", "2", "--n-shot", "3", "--n-query", "4")
 
 def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy, classes, tmp_path):
     out = tmp_path / "out"
-    limits = ("--max-params", "2k", "--seconds", "60", "--trials", "2", "--tasks", "5", "--workers", "1")
+    limits = ("--max-params", "2k", "--seconds", "15", "--trials", "2", "--tasks", "5", "--workers", "1")
     arguments = ("search", "--across", classes, *OF_2, *limits, "--size", "16", "--out", out)
     code, told, errors = quickstudy(*arguments, "--prior", "none")
     assert code == 0, errors
@@ -133,7 +133,7 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
         "--trials",
         "1",
         "--seconds",
-        "12",
+        "6",
         "--workers",
         "1",
         "--prior",
