@@ -3,6 +3,7 @@
     python benchmarks/maml_speed.py                  everything, into results/maml_speed.json: 10 to 15 minutes
     python benchmarks/maml_speed.py --steps 5        one of its two parts, beside the other's rows
     python benchmarks/maml_speed.py --device cuda    the same on a GPU, into results/maml_speed_cuda.json
+    python benchmarks/maml_speed.py --where          only where our time goes, by torch's profiler, into the same file
     python benchmarks/maml_speed.py --smoke          tiny, into a temporary folder: does everything run and agree?
 
 A meta-iteration goes forward and backward to the gradients of all meta-parameters: Conv4 with 64 feature maps on 28x28
@@ -40,6 +41,7 @@ from quickstudy import Examples, Task
 
 SECONDS, MEMORY, RATE = "seconds per meta-iteration", "peak memory MB", "matrix product, GFLOP per second"
 SPEED, SHARE = "speed ratio to the best peer", "share of the floor's rate %"
+PART = "part of the time of quickstudy %"
 STEPS, LR = (1, 5), 0.1
 TOLERANCE = {1: 1e-3, 5: 2e-2}
 """Largest relative error of the float32 meta-gradient: every step multiplies the rounding of the one before, and a
@@ -328,6 +330,42 @@ def compare(names: Sequence[str], size: Size, steps: int, arguments: argparse.Na
     return made
 
 
+KINDS = {
+    "convolutions and matrix products": ("conv", "mm", "linear", "matmul"),
+    "pooling, and putting values in places": ("pool", "index", "gather", "scatter", "take"),
+    "copies, patches and zeros": ("copy", "clone", "cat", "stack", "im2col", "col2im", "fill", "zero", "contiguous"),
+}
+"""Operations of torch by a part of their names, the first that fits; all others are sums, products and comparisons."""
+OTHERS, OUTSIDE = "sums, products and comparisons", "outside of operations"
+
+
+def kind_of(operation: str) -> str:
+    """What an operation of torch does.
+
+    Example:
+        >>> kind_of("aten::mkldnn_convolution"), kind_of("aten::native_batch_norm")
+        ('convolutions and matrix products', 'sums, products and comparisons')
+    """
+    return next((kind for kind, words in KINDS.items() if any(word in operation for word in words)), OTHERS)
+
+
+def parts_of_time(steps: int, size: Size, device: str) -> dict[str, float]:
+    """Per cent of a meta-iteration of ours by what operations do, under torch's profiler, which takes time itself.
+
+    Operations on several threads count once, in the thread that began them.
+    """
+    iterate = METHODS["quickstudy"].prepare(make_problem(size, steps, device))
+    iterate()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        seconds = timed(lambda: [iterate() for _ in range(3)], device)
+    spent = dict.fromkeys([*KINDS, OTHERS], 0.0)
+    for event in profile.key_averages():
+        if "::" in event.key:
+            spent[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+    shares = {kind: 100 * value / seconds for kind, value in spent.items()}
+    return {**shares, OUTSIDE: max(0.0, 100 - sum(shares.values()))}
+
+
 def plural(steps: int) -> str:
     return "1 step" if steps == 1 else f"{steps} steps"
 
@@ -353,6 +391,13 @@ def add_rows(result: Result, steps: int, made: Comparison, size: Size) -> None:
     result.add("floor", setting, RATE, rate, ci95=median_interval(made.rates) / 1e9, n=n)
 
 
+def add_parts(result: Result, steps: int, size: Size, device: str) -> None:
+    """Where our time goes."""
+    for kind, share in parts_of_time(steps, size, device).items():
+        result.add(kind, plural(steps), PART, round(share, 1))
+        print(f"{plural(steps)}: {kind} {share:.0f} %", flush=True)
+
+
 def facts(made: Comparison, size: Size, steps: int, device: str) -> dict[str, Any]:
     """What is said of one number of steps beside its rows."""
     counted = counted_operations(make_problem(size, steps, device))
@@ -373,6 +418,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--steps", nargs="+", type=int, choices=STEPS, default=list(STEPS), help="inner steps")
     parser.add_argument("--out", type=Path, help="folder of the result; benchmarks/results for a complete run")
+    parser.add_argument("--where", action="store_true", help="only where our time goes")
     parser.add_argument("--anyway", action="store_true", help="run although the machine is busy")
     parser.add_argument("--smoke", action="store_true", help="tiny, to see that all of it runs")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
@@ -391,6 +437,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.out or (HERE / "results" if official else Path(tempfile.mkdtemp(prefix="maml_speed-")))
     result = open_result(arguments, size, folder)
     for steps in arguments.steps:
+        add_parts(result, steps, size, arguments.device)
+        if arguments.where:
+            continue
         made = compare(arguments.methods, size, steps, arguments)
         result.header["settings"][plural(steps)] = facts(made, size, steps, arguments.device)
         add_rows(result, steps, made, size)
@@ -404,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def open_result(arguments: argparse.Namespace, size: Size, folder: Path) -> Result:
     """The file: a new one for all numbers of steps, else the one that there is."""
     name = "maml_speed" if arguments.device == "cpu" else f"maml_speed_{arguments.device}"
-    if tuple(arguments.steps) == STEPS:
+    if tuple(arguments.steps) == STEPS and not arguments.where:
         (folder / f"{name}.json").unlink(missing_ok=True)
     return Result(
         name,
