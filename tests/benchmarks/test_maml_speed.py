@@ -113,7 +113,12 @@ def test_a_peer_that_fails_is_left_out_with_the_reason(speed, monkeypatch, capsy
     assert "torchopt is left out at 1 step: ModuleNotFoundError" in capsys.readouterr().err
     content = json.loads((tmp_path / "maml_speed.json").read_text())
     assert content["settings"]["1 step"]["left out"]["torchopt"].startswith("ModuleNotFoundError")
-    assert {row["method"] for row in content["rows"]} == {"quickstudy", "plain autograd loop", "floor"}
+    timed = {row["method"] for row in content["rows"] if row["metric"] != speed.PART}
+    assert timed == {"quickstudy", "plain autograd loop", "floor"}
+    parts = {row["method"]: row["value"] for row in content["rows"] if row["metric"] == speed.PART}
+    assert set(parts) == {*speed.KINDS, speed.OTHERS, speed.OUTSIDE}
+    assert sum(parts.values()) == pytest.approx(100, abs=1)
+    assert parts["convolutions and matrix products"] > 0
 
 
 def test_peak_memory_is_that_of_the_iterations(speed):
