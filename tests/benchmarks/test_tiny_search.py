@@ -41,6 +41,8 @@ def small(tiny_search, monkeypatch):
     tasks = {name: toy(name, shape) for name, shape in shapes.items()}
     monkeypatch.setattr(tiny_search, "corpus", lambda: tasks)
     monkeypatch.setattr(tiny_search, "MARKS", (1, 3, 12))
+    monkeypatch.setattr(tiny_search, "MEMBERS", 2)
+    monkeypatch.setattr(tiny_search, "EPOCHS", 60)
     tiny_search.folds.cache_clear()
     yield tasks
     tiny_search.folds.cache_clear()
