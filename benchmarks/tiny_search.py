@@ -269,18 +269,16 @@ class Variant:
     task: bool = True
     """Whether it is told embeddings."""
     shuffled: bool = False
-    """Whether the outcomes of each task are exchanged at random."""
-    aon: int = 0
-    """Iterations of AON."""
+    """Whether the outcomes of each task are exchanged at random; AON learns nothing then."""
 
 
-COMPLETE, BLIND = Variant(aon=ITERATIONS), Variant(task=False, aon=ITERATIONS)
+COMPLETE, BLIND, SHUFFLED = Variant(), Variant(task=False), Variant(shuffled=True)
 
 
 _PRIORS: dict[str, SearchPrior] = {}
 
 
-def prior_of(target: str, variant: Variant = Variant()) -> SearchPrior:
+def prior_of(target: str, variant: Variant = COMPLETE) -> SearchPrior:
     """What the other folds taught."""
     known = sources(target)
     text = json.dumps([digest(), list(known), vars(variant), MEMBERS, EPOCHS])
@@ -309,7 +307,8 @@ def learn_prior(known: Mapping[str, Measured], variant: Variant) -> SearchPrior:
         for name, rows in experience.items():
             order = torch.randperm(len(rows), generator=seeded("shuffled", name))
             experience[name] = replace(rows, values=rows.values[order])
-    return learn_search_prior(experience, encoder=encoder, members=MEMBERS, epochs=EPOCHS, iterations=variant.aon)
+    iterations = 0 if variant.shuffled else ITERATIONS
+    return learn_search_prior(experience, encoder=encoder, members=MEMBERS, epochs=EPOCHS, iterations=iterations)
 
 
 @cache
@@ -330,11 +329,12 @@ class Method:
     """Whether it draws anything."""
 
 
-def ours(variant: Variant = Variant(), *, guarded: bool = True, feedback: bool = True) -> Method:
-    """Bayesian search around what AEN says."""
+def ours(variant: Variant = COMPLETE, *, guarded: bool = True, feedback: bool = True) -> Method:
+    """Bayesian search around what AEN says, without AON."""
 
     def make(target: str) -> Search:
-        return prior_of(target, variant).proposer(drawn=DRAWN, guarded=guarded, feedback=feedback)
+        prior = replace(prior_of(target, variant), aon=None)
+        return prior.proposer(drawn=DRAWN, guarded=guarded, feedback=feedback)
 
     return Method(make, variant, draws=False)
 
@@ -390,11 +390,11 @@ METHODS: dict[str, Method] = {
     "random_forest_with_costs": Method(lambda target: InOrder(by_costly_forest(target)), draws=False),
     "bayesian_search_without_aen": Method(lambda target: BayesianSearch(None, drawn=DRAWN)),
     "bayesian_search": ours(),
-    "bayesian_search_without_task_embedding": ours(Variant(task=False)),
+    "bayesian_search_without_task_embedding": ours(BLIND),
     "bayesian_search_without_feedback": ours(feedback=False),
     "bayesian_search_without_guard": ours(guarded=False),
-    "shuffled_prior": ours(Variant(shuffled=True)),
-    "shuffled_prior_without_guard": ours(Variant(shuffled=True), guarded=False),
+    "shuffled_prior": ours(SHUFFLED),
+    "shuffled_prior_without_guard": ours(SHUFFLED, guarded=False),
 }
 NOTHING_KNOWN = "bayesian_search_without_aen"
 

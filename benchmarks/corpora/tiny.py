@@ -410,7 +410,7 @@ def half_interval(values: Sequence[float]) -> float | None:
     return round(float(student.ppf(0.975, len(values) - 1)) * error, 4)
 
 
-def rate(folder: Path, *, networks: int = 8, repeats: int = 3, steps: int = STEPS) -> None:
+def rate(folder: Path, *, networks: int = 8, repeats: int = 3, steps: int = 240) -> None:
     """Networks trained a minute of one core, by our loop and by a plain one.
 
     They take turns on each network, and of several times the shortest counts, which other work disturbs least.

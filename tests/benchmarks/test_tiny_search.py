@@ -43,6 +43,7 @@ def small(tiny_search, monkeypatch):
     monkeypatch.setattr(tiny_search, "MARKS", (1, 3, 12))
     monkeypatch.setattr(tiny_search, "MEMBERS", 2)
     monkeypatch.setattr(tiny_search, "EPOCHS", 60)
+    monkeypatch.setattr(tiny_search, "ITERATIONS", 0)
     tiny_search.folds.cache_clear()
     yield tasks
     tiny_search.folds.cache_clear()
