@@ -74,7 +74,7 @@ def tiny_corpus(folder: Path = HOME) -> dict[str, Measured]:
         >>> from quickstudy.nas.corpus import tiny_corpus
         >>> task = tiny_corpus()["glyphs-greek"]
         >>> task.space.shape, len(task.architectures), task.test.shape
-        ((1, 14, 14), 80, torch.Size([80, 2]))
+        ((1, 14, 14), 64, torch.Size([64, 2]))
     """
     tasks = json.loads((folder / "tasks.json").read_text("utf-8"))
     found = {name: read(folder / f"{name}.csv", facts) for name, facts in tasks.items()}
