@@ -335,8 +335,8 @@ KINDS = {
     "pooling, and putting values in places": ("pool", "index", "gather", "scatter", "take"),
     "copies, patches and zeros": ("copy", "clone", "cat", "stack", "im2col", "col2im", "fill", "zero", "contiguous"),
 }
-"""Operations of torch by a part of their names, the first that fits; all others are sums, products and comparisons."""
-OTHERS, OUTSIDE = "sums, products and comparisons", "outside of operations"
+"""Operations of torch by a part of their names, the first that fits."""
+OTHERS, OUTSIDE = "sums, products and all else", "outside of operations"
 
 
 def kind_of(operation: str) -> str:
@@ -344,20 +344,21 @@ def kind_of(operation: str) -> str:
 
     Example:
         >>> kind_of("aten::mkldnn_convolution"), kind_of("aten::native_batch_norm")
-        ('convolutions and matrix products', 'sums, products and comparisons')
+        ('convolutions and matrix products', 'sums, products and all else')
     """
-    return next((kind for kind, words in KINDS.items() if any(word in operation for word in words)), OTHERS)
+    name = operation.lower()
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), OTHERS)
 
 
-def parts_of_time(steps: int, size: Size, device: str) -> dict[str, float]:
+def parts_of_time(steps: int, size: Size) -> dict[str, float]:
     """Per cent of a meta-iteration of ours by what operations do, under torch's profiler, which takes time itself.
 
-    Operations on several threads count once, in the thread that began them.
+    Operations on several threads count once, in the thread that began them; so this is for the CPU alone.
     """
-    iterate = METHODS["quickstudy"].prepare(make_problem(size, steps, device))
+    iterate = METHODS["quickstudy"].prepare(make_problem(size, steps, "cpu"))
     iterate()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        seconds = timed(lambda: [iterate() for _ in range(3)], device)
+        seconds = timed(lambda: [iterate() for _ in range(3)], "cpu")
     spent = dict.fromkeys([*KINDS, OTHERS], 0.0)
     for event in profile.key_averages():
         if "::" in event.key:
@@ -391,9 +392,9 @@ def add_rows(result: Result, steps: int, made: Comparison, size: Size) -> None:
     result.add("floor", setting, RATE, rate, ci95=median_interval(made.rates) / 1e9, n=n)
 
 
-def add_parts(result: Result, steps: int, size: Size, device: str) -> None:
+def add_parts(result: Result, steps: int, size: Size) -> None:
     """Where our time goes."""
-    for kind, share in parts_of_time(steps, size, device).items():
+    for kind, share in parts_of_time(steps, size).items():
         result.add(kind, plural(steps), PART, round(share, 1))
         print(f"{plural(steps)}: {kind} {share:.0f} %", flush=True)
 
@@ -437,7 +438,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.out or (HERE / "results" if official else Path(tempfile.mkdtemp(prefix="maml_speed-")))
     result = open_result(arguments, size, folder)
     for steps in arguments.steps:
-        add_parts(result, steps, size, arguments.device)
+        if arguments.device == "cpu":
+            add_parts(result, steps, size)
         if arguments.where:
             continue
         made = compare(arguments.methods, size, steps, arguments)

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from result import HERE, Result
 from scipy.stats import kendalltau
-from tiny_search import LIVE, TEST, Live, corpus, digest, interval
+from tiny_search import LIVE, TEST, Live, corpus, interval
 from torch import Generator, Tensor
 
 from quickstudy.nas.search import judge, open_task
@@ -141,7 +141,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "tiny_choosing",
         description="How well what a search sees of networks on the examples that it chooses by ranks them, on tasks "
         "of our corpus that live searches are not measured on.",
-        settings={"networks": networks, "steps of the rungs": list(rungs), "corpus": digest()},
+        settings={"networks": networks, "steps of the rungs": list(rungs)},
         packages=("scipy",),
         folder=options.out,
     )

@@ -14,8 +14,8 @@ the tasks of the other folds, none of which is of the same data set.
 accuracy of one seed, the report the test accuracy of the other, and regret is what the network that a method would
 return is behind the best one by the report, in points. A unit is a method on a task. Methods that draw search 20 times,
 and those that draw nothing twice, each seed being the objective once. Rows are means over tasks; the interval is
-Student's over tasks, of the means over repetitions. Rows are of one state of the corpus: when tasks are added, units
-are measured again.
+Student's over tasks, of the means over repetitions. Rows that follow from the corpus, live ones too, are of one state
+of it: once it has changed they are taken out, and measured again.
 
 Few measured networks differ in one choice only. So the neighbours of a network are the nearest ones, Optuna's answer is
 taken for the nearest one that is left, and AON, which goes from neighbour to neighbour, has no part in this.
@@ -684,16 +684,22 @@ def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds:
 
 
 def renew(path: Path) -> None:
-    """Takes out rows of measured networks of another state of the corpus: they are measured again."""
+    """Takes out what follows from another state of the corpus, table and live: it is measured again."""
     if not path.exists():
         return
     content = json.loads(path.read_text("utf-8"))
     if content["settings"].get("corpus") == digest():
         return
-    content["rows"] = [row for row in content["rows"] if not row["setting"].startswith("measured networks")]
-    for name in ("corpus", "tasks", "folds", "repetitions", "regret of the best objective of all networks"):
+    content["rows"] = [row for row in content["rows"] if not of_corpus(row)]
+    for name in ("corpus", "prior", "tasks", "folds", "repetitions", "regret of the best objective of all networks"):
         content["settings"].pop(name, None)
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), "utf-8")
+
+
+def of_corpus(row: Mapping[str, Any]) -> bool:
+    """Whether a row depends on the corpus: measured networks, and live methods that learned from it."""
+    taught = {*LEARNED, "best_fixed_architecture", "best_fixed_architecture_moved"}
+    return row["setting"].startswith("measured networks") or row["method"] in taught or row["metric"] == AHEAD
 
 
 def limit_of_all() -> float:
@@ -731,16 +737,16 @@ def main(given: Sequence[str] | None = None) -> int:
     if unknown := set(options.only or ()) - set(every):
         parser.error(f"{', '.join(sorted(unknown))} is not among {', '.join(every)}.")
     names = options.only or every
-    if options.part == "table" and not options.list:
+    if not options.list:
         renew(options.out / "tiny_search.json")
     settings: dict[str, Any] = {
+        "corpus": digest(),
         "prior": f"{MEMBERS} AENs, {EPOCHS} epochs, on the tasks of the other folds",
         "live seconds": "of one core's processor time",
         "live limits": f"{MAX_PARAMS:,} parameters, and the median peak memory of 80 members drawn for the task",
     }
     if options.part == "table":
         settings |= {
-            "corpus": digest(),
             "tasks": list(corpus()),
             "folds": list(map(list, folds())),
             "repetitions": f"{options.repetitions}, of methods that draw nothing {SEEDS}",

@@ -128,6 +128,7 @@ def test_peak_memory_is_that_of_the_iterations(speed):
 
 
 def test_a_part_of_the_steps_goes_beside_the_other_part(speed, monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "parts_of_time", lambda *arguments: {})
     monkeypatch.setattr(speed, "peak_memory_alone", lambda *arguments: 1.0)
     monkeypatch.setattr(speed.gc, "collect", lambda: 0)
     arguments = ["--smoke", "--methods", "quickstudy", "plain autograd loop", "--out", str(tmp_path), "--steps"]

@@ -58,7 +58,10 @@ def test_a_picture_too_small_to_compare_is_refused() -> None:
         relation_nets(1, 4, size=12)
 
 
-def test_a_class_without_examples_gets_no_probability() -> None:
+def test_a_class_without_examples_gets_no_probability_and_is_compared_with_no_query() -> None:
     tasks = tasks_of()
     masked = replace(tasks, support=replace(tasks.support, mask=tasks.support.y != 1))
-    assert float(answers(RelationNetwork(nn.Identity(), MinusDistance()), masked)[..., 1].max()) == 0
+    learner = RelationNetwork(nn.Identity(), MinusDistance())
+    assert float(answers(learner, masked)[..., 1].max()) == 0
+    gaps = (scores_of(tasks) - F.one_hot(tasks.query.y, 3)).square()
+    torch.testing.assert_close(learner.loss(masked), gaps[..., [0, 2]].sum(-1).mean(1))

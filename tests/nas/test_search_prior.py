@@ -8,6 +8,7 @@ from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import expected
 from quickstudy.nas.build import Limits, count
+from quickstudy.nas.corpus import tiny_corpus
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import first_within, shipped_prior
 from quickstudy.nas.search_prior import learn_search_prior, load_search_prior, save_search_prior
@@ -82,6 +83,13 @@ def test_a_saved_prior_comes_back_as_it_was(prior, tmp_path):
         for one in (prior, back)
     )
     assert first == second
+
+
+def test_the_shipped_prior_knows_what_was_good_in_the_corpus_that_is_shipped():
+    prior, corpus = shipped_prior(), tiny_corpus()
+    assert prior.training["tasks"] == {name: len(corpus[name].architectures) for name in prior.training["tasks"]}
+    known = {architecture for name in prior.training["tasks"] for architecture in corpus[name].architectures}
+    assert known > set(prior.portfolio) != set()
 
 
 def test_a_prior_of_another_space_or_with_other_weights_is_refused(prior, tmp_path):

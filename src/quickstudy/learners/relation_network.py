@@ -72,7 +72,7 @@ class RelationNetwork(Learner):
         support, queries = embed(self.net, tasks.support, tasks.query)
         classes = self.class_maps(support, tasks)
         scores: Tensor = self.compare(classes, queries, tasks.query.mask).sigmoid()  # (b, q, k)
-        gaps = (scores - F.one_hot(tasks.query.y, classes.shape[1])).square().sum(-1)
+        gaps = (scores - F.one_hot(tasks.query.y, classes.shape[1])).masked_fill(is_absent(tasks), 0).square().sum(-1)
         return (gaps * tasks.query.weights()).sum(1)
 
     def compare(self, classes: Tensor, queries: Tensor, mask: Tensor | None) -> Tensor:

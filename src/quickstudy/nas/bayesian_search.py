@@ -55,8 +55,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
         drawn: Candidates of each proposal, besides neighbours.
         improve: Offers more of them, as `AONSearch` does.
         portfolio: What was good on earlier tasks, of this space or another one with its choices. What the space has of
-            it is always a candidate, and so are the neighbours of the five, drawn ones among them, that the prior
-            expects most of.
+            it, and the neighbours of the five, drawn ones among them, that the prior expects most of, are candidates
+            like those that are drawn: all of them of the first proposal, and of later ones the best by the prior.
 
     References:
         White et al., [BANANAS](https://arxiv.org/abs/1910.11858), 2021, for Bayesian optimisation with a neural

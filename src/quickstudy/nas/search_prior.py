@@ -48,7 +48,7 @@ class SearchPrior:
     encoder: TaskEncoder | None = None
     """Where AEN is told of the task."""
     portfolio: tuple[Architecture, ...] = ()
-    """What was best on earlier tasks: always among a search's candidates, and what AEN thinks best of it begins one."""
+    """What was best on earlier tasks: among a search's candidates, whose best by AEN begins it."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """What it learned from, in plain values."""
 

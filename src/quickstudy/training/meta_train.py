@@ -174,8 +174,9 @@ def meta_train(
             loss = learner.loss(tasks, generator=run.noise).mean()
         value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
-            check_finite("inputs", tasks.everything.x.cpu())
-            check_finite("targets", tasks.everything.y.cpu())
+            seen = tasks.cleared().everything
+            check_finite("inputs", seen.x.cpu())
+            check_finite("targets", seen.y.cpu())
             raise diverged(f"the loss is {value} at step {history.step + 1}")
         run.optimizer.zero_grad()
         fabric.backward(loss)
