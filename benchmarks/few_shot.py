@@ -246,7 +246,7 @@ class Scale:
 
 def rehearsal(minutes: float, minutes_a_call: float) -> Scale:
     """Everything, in a second a unit."""
-    return Scale(minutes, minutes_a_call, width=4, test_tasks=4, validation_tasks=2, checkpoint_seconds=0.0, noise=True)
+    return Scale(minutes, minutes_a_call, width=4, test_tasks=4, validation_tasks=4, checkpoint_seconds=0.0, noise=True)
 
 
 @cache

@@ -429,7 +429,7 @@ def test_a_learner_without_parameters_is_refused():
         ({"tasks_per_step": 0}, "tasks_per_step is 0, but for meta-training it is at least 1."),
         ({"seconds": math.nan}, "seconds is nan, but for meta-training it is above 0."),
         ({"clip": 0.0}, "clip is 0.0, but for meta-training it is above 0."),
-        ({"validation_tasks": 1}, "1 validation tasks have no interval."),
+        ({"validation_tasks": 1}, "1 validation tasks have no interval. Take two or more."),
         ({"validate_every": 0, "validation": VECTORS}, "validate_every is 0, but for meta-training it is at least 1."),
     ],
 )
