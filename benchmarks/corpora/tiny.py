@@ -53,7 +53,7 @@ from quickstudy.errors import DivergedError  # noqa: E402
 from quickstudy.nas.architecture import Architecture, Value  # noqa: E402
 from quickstudy.nas.build import build, count  # noqa: E402
 from quickstudy.nas.proxies import PROXIES  # noqa: E402
-from quickstudy.nas.space import Space  # noqa: E402
+from quickstudy.nas.space import Space, draw  # noqa: E402
 from quickstudy.nas.standardise import standardised  # noqa: E402
 from quickstudy.nas.tiny import DEPTHS, Tiny, cell_of  # noqa: E402
 from quickstudy.nas.train import Schedule, answer, train  # noqa: E402
@@ -101,8 +101,8 @@ class Size:
     """How much is done on a task."""
 
     common: int = COMMON
-    plain: int = 99
-    """Those that keep to the limits are fewer."""
+    plain: int | None = None
+    """None: all that keep to the limits."""
     near: int = NEAR
     own: int = OWN
     steps: int = STEPS
@@ -282,13 +282,10 @@ def near(space: Tiny, name: str) -> Iterator[Architecture]:
     generator = generator_of("near", name)
     plain = [architecture for architecture in plain_networks(space) if allowed(space, architecture)]
 
-    def one_of(of: Sequence[Architecture]) -> Architecture:
-        return of[int(torch.randint(len(of), (), generator=generator))]
-
     while True:
-        architecture = one_of(plain)
-        for _ in range(int(torch.randint(1, MOST_CHANGES + 1, (), generator=generator))):
-            architecture = one_of(list(space.neighbours(architecture)))
+        architecture = plain[draw(len(plain), generator)]
+        for _ in range(1 + draw(MOST_CHANGES, generator)):
+            architecture = space.mutate(architecture, generator=generator)
         if allowed(space, architecture):
             yield architecture
 

@@ -242,6 +242,19 @@ def test_data_that_are_not_finite_are_told_from_a_run_that_diverges():
         run(lambda: MAML(MLP(6, 3)), Holed(), validation=None)
 
 
+def test_what_is_masked_out_is_not_to_blame_for_a_run_that_diverges():
+    class Padded:
+        def sample(self, b, *, generator):
+            task = VECTORS.sample(b, generator=generator)
+            mask = torch.ones(task.query.y.shape, dtype=torch.bool)
+            mask[:, 0] = False
+            task.query.x[:, 0] = float("nan")
+            return replace(task, query=replace(task.query, mask=mask))
+
+    with pytest.raises(DivergedError, match="the loss is nan at step 4"):
+        run(lambda: Exploding(MLP(6, 3)), Padded(), validation=None)
+
+
 class Overflowing(MAML):
     """Its loss is fine and its gradient is not."""
 

@@ -54,7 +54,6 @@ class RelationNetwork(Learner):
 
     def adapt(self, task: Task, *, generator: Generator | None = None) -> Predictor:
         classes = self.class_maps(embed_inductively(self.net, task.support.x), task)
-
         absent = is_absent(task)
 
         def predict(x: Tensor) -> Categorical:

@@ -118,8 +118,7 @@ def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> 
     makes that of its task so.
     """
     check_finite("query targets", tasks.query.y, tasks.query.mask)
-    tasks = tasks.cleared()
-    predicted = learner.adapt(tasks, generator=generator)(tasks.query.x)
+    predicted = learner.adapt(tasks, generator=generator)(tasks.query.cleared().x)
     if tasks.n_way is None:
         right = (predicted.mean - tasks.query.y).square().mean(-1)
     else:

@@ -174,9 +174,9 @@ def meta_train(
             loss = learner.loss(tasks, generator=run.noise).mean()
         value = run.mean(float(loss.detach()))
         if not math.isfinite(value):
-            seen = tasks.cleared().everything
-            check_finite("inputs", seen.x.cpu())
-            check_finite("targets", seen.y.cpu())
+            seen = tasks.to("cpu").everything
+            check_finite("inputs", seen.x, seen.mask)
+            check_finite("targets", seen.y, seen.mask)
             raise diverged(f"the loss is {value} at step {history.step + 1}")
         run.optimizer.zero_grad()
         fabric.backward(loss)
