@@ -58,6 +58,8 @@ class Row:
     """Of a published figure; None where it was measured here."""
     why: str | None = None
     """Why there is no value, where one was measured."""
+    cpu: str | None = None
+    """The processor that measured it."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,22 @@ def tables(results: Results, metric: str | None = None, setting: str = "") -> li
         if measured := [row for row in rows if row.source is None]:
             for head, part in _parts(measured):
                 lines += [f"**{name}**{head}", "", *_measured_table(part), ""]
+            lines += _processors(measured)
         if published := [row for row in rows if row.source is not None]:
             lines += [f"**{name}**, published figures, not measured here", "", *_published_table(published), ""]
     return lines or ["*No rows yet.*", ""]
+
+
+def _processors(rows: Sequence[Row]) -> list[str]:
+    """Which settings each processor measured, where there were several: times of two are not compared."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.cpu is not None:
+            found.setdefault(row.cpu, []).append(row.setting)
+    if len(found) < 2:
+        return []
+    each = [f"{cpu}: {'; '.join(unique(settings))}" for cpu, settings in found.items()]
+    return [f"Measured by {'. '.join(each)}.", ""]
 
 
 def _parts(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:

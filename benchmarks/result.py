@@ -105,7 +105,7 @@ class Result:
         row |= {"n": n, "seconds": None if seconds is None else round(seconds, 3), "seed": seed, "source": source}
         if value is not None and row["value"] is None:
             row["why"] = NOT_FINITE
-        row |= more if source is not None else {"commit": self.header["commit"], **more}
+        row |= more if source is not None else {"commit": self.header["commit"], "cpu": cpu(), **more}
         for optional in ("seed", "source"):
             if row[optional] is None:
                 del row[optional]

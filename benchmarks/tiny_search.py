@@ -66,7 +66,7 @@ from corpora.prior import MEMBERS, embedded
 from corpora.tasks import load
 from corpora.tiny import Size, architectures, plain_networks
 from nas_tables import trials_of
-from result import HERE, Result
+from result import HERE, Result, cpu
 from scipy.stats import t as student
 from torch import Generator, Tensor
 
@@ -660,10 +660,11 @@ def unit_of_proposals(result: Result, targets: Sequence[str]) -> None:
 
 
 def means_of_live(result: Result, seconds: float, targets: Sequence[str], seeds: int) -> None:
-    """The means over tasks of methods that have rows of all of them."""
+    """The means over tasks of methods that have rows of all of them, all of this processor."""
     suffix = f", {seconds:g} s"
     settings = {target + suffix for target in targets}
     rows = [r for r in result.rows if r["metric"] == TEST and "seed" in r and r["setting"] in settings]
+    rows = [row for row in rows if row["cpu"] == cpu()]  # another trains another number of networks in these seconds
     known = {n: {(row["setting"], row["seed"]): row for row in rows if row["method"] == n} for n in LIVE_METHODS}
     for name, own in known.items():
         wanted = [[own.get((target + suffix, seed)) for seed in range(seeds)] for target in targets]

@@ -203,3 +203,12 @@ def test_a_readme_block_that_is_not_closed_or_asks_for_an_unknown_metric_is_refu
 )
 def test_a_metric_says_by_its_name_which_way_is_better(render, metric, direction):
     assert render.better(metric) == direction
+
+
+def test_settings_of_several_processors_are_told_apart(render, tmp_path):
+    one = [row(method, "5-way", cpu="Intel") for method in ("maml", "reptile")]
+    write(tmp_path, "few", [*one, row(setting="20-way", cpu="AMD")])
+    write(tmp_path, "speed", one)
+    assert render.main(["--root", str(tmp_path)]) == 0
+    assert results(tmp_path).count("Measured by Intel: 5-way. AMD: 20-way.") == 1
+    assert results(tmp_path).count("Measured by") == 1

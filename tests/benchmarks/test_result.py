@@ -72,3 +72,12 @@ def test_the_header_names_no_host_and_no_path(result):
     header = json.dumps(header)
     assert str(Path.home()) + "/" not in header
     assert str(SCRIPT.parents[1]) not in header
+
+
+def test_every_measured_row_tells_its_processor_and_no_published_one_does(result, tmp_path, monkeypatch):
+    written = result.Result("speed", folder=tmp_path)
+    for cpu in ("one", "another"):
+        monkeypatch.setattr(result, "cpu", lambda cpu=cpu: cpu)
+        written.add("maml", "1 step", "seconds", 0.5, seed=len(written.rows))
+    written.add("maml", "1 step", "seconds", 0.7, source="A paper")
+    assert [row.get("cpu") for row in written.rows] == ["one", "another", None]
