@@ -441,6 +441,6 @@ def test_two_processes_try_as_many_and_none_twice(monkeypatch):
 
 
 def test_seconds_are_kept():
-    result = run(budget=Budget(seconds=3.0))
-    assert result.seconds < 6
+    result = run(budget=Budget(seconds=6.0))  # of which a busy machine may take some to begin at all
+    assert result.seconds < 12
     assert result.expected.n == 15
