@@ -298,6 +298,17 @@ def test_a_run_is_resumed_only_with_its_own_learner_and_network(tmp_path):
         run(*LEARNERS["prototypical network with dropout"], steps=2, out=tmp_path, resume=True)
     with pytest.raises(ForeignArtefactError, match="had parameters = "):
         run(lambda: MAML(MLP(6, 3, hidden=(7,))), VECTORS, steps=2, out=tmp_path, resume=True)
+    with pytest.raises(ForeignArtefactError, match=r"had option lr = 0\.1, not 0\.2"):
+        run(lambda: MAML(MLP(6, 3), lr=0.2, steps=2), VECTORS, steps=2, out=tmp_path, resume=True)
+    with pytest.raises(ForeignArtefactError, match="had option order = 2, not 1"):
+        run(lambda: MAML(MLP(6, 3), lr=0.1, steps=2, order=1), VECTORS, steps=2, out=tmp_path, resume=True)
+
+
+def test_a_run_goes_on_with_less_memory(tmp_path):
+    run(*LEARNERS["MAML"], steps=1, out=tmp_path)
+    less = {"memory_budget": 1 << 20, "low_memory": True, "batching": "loop"}
+    found = run(lambda: MAML(MLP(6, 3), lr=0.1, steps=2, **less), VECTORS, steps=2, out=tmp_path, resume=True)
+    assert found[1].step == 2
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:-9] + b"?" + b[-8:]])

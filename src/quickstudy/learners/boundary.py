@@ -1,6 +1,7 @@
 """What a learner says to options and inputs that it cannot take, in place of what PyTorch says."""
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,19 +16,27 @@ from quickstudy.nets.choices import check_choices
 from quickstudy.tasks.task import Task, check_labels
 
 Method = Callable[..., Any]
+PLAIN = str | int | float | None
 
 
 def refusing_init(init: Method) -> Method:
-    """`init`, which refuses an option that is none of its choices, and a number of steps below zero."""
+    """`init`, which refuses an option that is none of its choices, and a number of steps below zero.
+
+    The learner's `options` are then those of its own class, defaults among them, that are plain values.
+    """
+    signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def checked(self: nn.Module, *arguments: Any, **options: Any) -> None:
+    def checked(self: Any, *arguments: Any, **options: Any) -> None:
         name = type(self).__name__
         check_choices(name, init, options)
         for option, value in options.items():
             if option.endswith("steps") and isinstance(value, int) and value < 0:
                 raise ShapeError(f"{option} is {value}, but for {name} it is at least 0.")
         init(self, *arguments, **options)
+        given = signature.bind(self, *arguments, **options)
+        given.apply_defaults()
+        self.options = {name: value for name, value in given.arguments.items() if isinstance(value, PLAIN)}
 
     return checked
 

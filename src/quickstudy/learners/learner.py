@@ -1,7 +1,8 @@
 """What every meta-learning algorithm is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ class Learner(nn.Module, ABC):
     - Inputs of a kind or size that it cannot take are refused in one sentence, and so is an option that is none of the
       values that its annotation, a `Literal`, lists.
     """
+
+    options: Mapping[str, str | int | float | None] = MappingProxyType({})
+    """What it was constructed with, as far as that is plain values."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
+HOW = ("memory_budget", "low_memory", "batching")
+"""Options of learners that say how something is computed, not what: a run may go on with others."""
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 
@@ -120,6 +122,7 @@ def meta_train(
         **(settings or {}),
         "learner": type(learner).__name__,
         "parameters": sum(parameter.numel() for parameter in learner.parameters()),
+        **{f"option {name}": value for name, value in learner.options.items() if name not in HOW},
         "tasks_per_step": tasks_per_step,
         "lr": [group["lr"] for group in run.optimizer.param_groups],
         "schedule": schedule,
