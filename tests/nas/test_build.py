@@ -4,7 +4,7 @@ from math import prod
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Generator, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -53,6 +53,7 @@ def interpreted(network: nn.Module, shape: tuple[int, ...]) -> int:
 @spaces
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**31))
+@example(seed=217208)  # of odd sizes, and cells that hold one map at a time
 def test_costs_are_those_of_the_built_network(space, seed):
     a = random(space, seed)
     network, cost = build(space, a).eval(), count(space, a)

@@ -329,8 +329,9 @@ def count(space: Tiny, architecture: Architecture) -> Cost:
         if i:
             before = stages[i - 1]
             multiply_adds += down_multiplies(str(values["down"]), before.width) * stage.positions
-            made = (stage.width if values["down"] == "stride" else before.width) * stage.positions
-            memory += [before.width * before.positions + made, made + stage.width * stage.positions]
+            strided, after = values["down"] == "stride", stage.width * stage.positions
+            made = after if strided else before.width * stage.positions
+            memory += [before.width * before.positions + made, made if strided else made + after]
         each = sum(multiplies(operation, stage.width) for operation in cell)
         multiply_adds += int(values["depth"]) * each * stage.positions
         memory.append(live_at_once(cell) * stage.width * stage.positions)
