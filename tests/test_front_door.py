@@ -118,6 +118,10 @@ def test_importing_loads_nothing_that_is_optional(importing):
     assert not OPTIONAL & set(importing["loaded"])
 
 
+def test_importing_loads_nothing_that_takes_long(importing):
+    assert not {"lightning_fabric", "torch._dynamo", "sympy"} & set(importing["loaded"])
+
+
 def test_importing_changes_nothing(importing):
     assert not importing["changed"]
 

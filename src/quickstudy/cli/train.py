@@ -6,12 +6,10 @@ import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
-from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.markup import escape
 
 from quickstudy.cli.options import a_seed, above_0, parse_settings
@@ -21,6 +19,9 @@ from quickstudy.learners.catalogue import LEARNERS, NETS
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.train_prior import Plan, refuse_to_replace, train_prior
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LearnerName = StrEnum("LearnerName", {name: name for name, entry in LEARNERS.items() if entry.trained})  # type: ignore[misc]
 NetName = StrEnum("NetName", {name: name for name in NETS})  # type: ignore[misc]
@@ -145,8 +146,11 @@ def train(
     tell(f"saved [bold]{escape(str(out))}[/]{won}\nnext: quickstudy evaluate {escape(shlex.quote(str(out)))}")
 
 
-def make_fabric(devices: int, precision: Precision, log: Path | None) -> Fabric:
+def make_fabric(devices: int, precision: Precision, log: Path | None) -> "Fabric":
     """Devices, precision and loggers, launched."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     loggers: list[Any] = []
     if log is not None:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger

@@ -5,10 +5,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
@@ -20,6 +19,9 @@ from quickstudy.tasks.task import TaskSource
 from quickstudy.training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from quickstudy.training.evaluate import evaluate
 from quickstudy.training.history import History, Progress
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def meta_train(
     checkpoint_seconds: float = 60.0,
     clock: Callable[[], float] = time.perf_counter,
     settings: Mapping[str, Any] | None = None,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> History:
     """Meta-trains a learner on the tasks of a source.
@@ -110,7 +112,7 @@ def meta_train(
         clip=clip,
         validation_tasks=validation_tasks,
     )
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric = fabric or one_device()
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise ShapeError(f"{type(learner).__name__} has no parameters that learn, so there is nothing to meta-train.")
     if tasks_per_step % fabric.world_size:
@@ -208,6 +210,13 @@ def meta_train(
     return history
 
 
+def one_device() -> "Fabric":
+    """The fastest there is. Fabric brings the whole of torch's compiler, so it is imported where something trains."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="auto", devices=1)
+
+
 def check_plan(
     *,
     steps: int,
@@ -237,7 +246,7 @@ def check_plan(
 class _Run:
     """What a run consists of at a step: all of it goes into a checkpoint."""
 
-    def __init__(self, learner: Learner, fabric: Fabric, lr: float | None, seed: int) -> None:
+    def __init__(self, learner: Learner, fabric: "Fabric", lr: float | None, seed: int) -> None:
         self.learner, self.fabric = learner, fabric
         fabric.to_device(learner)
         self.optimizer: Optimizer = learner.optimizer(lr)

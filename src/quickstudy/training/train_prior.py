@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from quickstudy.errors import DataError, OutputExistsError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Options, Recipe
@@ -17,9 +16,12 @@ from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.history import Progress
-from quickstudy.training.meta_train import Schedule, check_plan, meta_train
+from quickstudy.training.meta_train import Schedule, check_plan, meta_train, one_device
 from quickstudy.training.origin import origin
 from quickstudy.training.unknown import calibrate, to_settings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def train_prior(
     plan: Plan | None = None,
     out: Path | str | None = None,
     resume: bool = False,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     on_stage: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Prior:
@@ -133,7 +135,7 @@ def train_prior(
     model = build(recipe)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric = fabric or one_device()
     say(
         f"{learner.replace('_', ' ')}, {sum(p.numel() for p in model.parameters()):,} parameters; "
         f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}"
