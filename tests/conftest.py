@@ -1,4 +1,5 @@
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 torch.set_num_threads(1)  # many tiny tensors: threads would only wait for one another
+os.environ["OMP_NUM_THREADS"] = "1"  # so they would in the processes that tests begin
 
 
 @pytest.fixture(scope="module")
