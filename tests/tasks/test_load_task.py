@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from quickstudy.errors import DataError, DataNotFoundError, TaskError, TooFewExamplesError, UnreadablePictureError
-from quickstudy.tasks.load_task import encoder_for, load_task
+from quickstudy.tasks.encoder_for import encoder_for, encoder_for_classes
+from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.pictures import PictureEncoder
 
 
@@ -106,6 +107,13 @@ def test_colour_is_kept_where_there_is_some(tmp_path):
     root = folder_of(tmp_path / "mine", colour="red")
     assert encoder_for(root).channels == 3
     assert load_task(root).shape == (3, 20, 20)
+
+
+def test_classes_are_learned_from_in_colour_where_there_is_some(tmp_path):
+    grey, red = folder_of(tmp_path / "grey", colour="grey"), folder_of(tmp_path / "mine", colour="red")
+    assert encoder_for_classes(grey) == PictureEncoder(size=28)
+    assert encoder_for_classes(red) == PictureEncoder(size=32, channels=3, ink=False)
+    assert encoder_for_classes(red, size=20, colour=False, resize="crop") == PictureEncoder(size=20, resize="crop")
 
 
 def test_a_size_that_was_asked_for_is_taken_and_one_without_meaning_refused(tmp_path):

@@ -14,8 +14,8 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
 from quickstudy.search_data import STUDIES
 from quickstudy.tasks.catalogue import SOURCES, load_splits
+from quickstudy.tasks.encoder_for import encoder_for_classes
 from quickstudy.tasks.episodes import Episodes
-from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.evaluate import Evaluation
 from quickstudy.training.train_prior import most_queries
 
@@ -32,28 +32,24 @@ class Kind:
     n_shot: int
     n_query: int | None
     size: int | None
-    colour: bool
+    colour: bool | None
     skip_bad: bool
-
-    @property
-    def encoder(self) -> PictureEncoder:
-        """How the pictures of a folder are read, as `quickstudy train` does."""
-        return PictureEncoder(size=self.size or 28, channels=3 if self.colour else 1, ink=not self.colour)
 
     def load(self) -> tuple[str, Episodes, Episodes]:
         """Their name, and where they and those of the test come from."""
         source = self.source
         if source not in SOURCES and source.replace("_", "-") in SOURCES and not Path(source).exists():
             source = source.replace("_", "-")
+        named = source in SOURCES
         with bar(f"loading {escape(source)}") as update:
             splits = load_splits(
                 source,
                 n_way=self.n_way,
-                encoder=self.encoder,
+                encoder=None if named else encoder_for_classes(source, size=self.size, colour=self.colour),
                 skip_bad=self.skip_bad,
                 on_progress=lambda done, total: update(done, total, ""),
             )
-        if source in SOURCES and (self.size or self.colour):
+        if named and (self.size or self.colour is not None):
             note(f"--size and --colour are for folders; the pictures of {source} are as they are")
         n_query = self.n_query or most_queries(self.n_shot, splits.train, splits.test)
         train, test = (

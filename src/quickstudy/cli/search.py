@@ -79,7 +79,10 @@ def search(
     tasks: Annotated[
         int | None, typer.Option(help="Tasks that --across compares on, and tests on, at most; 100 by default.", min=5)
     ] = None,
-    colour: Annotated[bool, typer.Option("--colour", help="Read the pictures of --across in colour.")] = False,
+    colour: Annotated[
+        bool | None,
+        typer.Option("--colour/--grey", help="Read the pictures of --across so; by default in colour where one is."),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Side of pictures from a folder, in pixels.", min=4)] = None,
     test: Annotated[
         float, typer.Option(help="Share of the data that the result is tested on.", min=0.01, max=0.9)
@@ -119,7 +122,7 @@ def search(
         return
     if data is None:
         raise typer.BadParameter("there is no data to search for. Give DATA, or --across and a source of tasks.")
-    if colour or n_way or n_shot or n_query or tasks:
+    if colour is not None or n_way or n_shot or n_query or tasks:
         raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
     folder = None if data.partition(":")[0] in NAMED else Path(data)
     cut_off = (out / TABLE).exists() and not (out / REPORT).exists()  # which is written last: the same command goes on

@@ -17,7 +17,7 @@ from quickstudy.cli.terminal import bar, console, note, tell, watching
 from quickstudy.errors import MissingExtraError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS
 from quickstudy.tasks.catalogue import SOURCES, load_splits
-from quickstudy.tasks.pictures import PictureEncoder
+from quickstudy.tasks.encoder_for import encoder_for_classes
 from quickstudy.training.train_prior import Plan, refuse_to_replace, train_prior
 
 if TYPE_CHECKING:
@@ -70,8 +70,13 @@ def train(
         list[str] | None,
         typer.Option("--set-net", help="An option of the network, such as width=32; repeatable."),
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of a picture of your own, in pixels.", min=16)] = 28,
-    colour: Annotated[bool, typer.Option("--colour", help="Read pictures of your own in colour.")] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Side of a picture of your own, in pixels; by default 28, in colour 32.", min=16)
+    ] = None,
+    colour: Annotated[
+        bool | None,
+        typer.Option("--colour/--grey", help="Read your own pictures so; by default in colour where one has some."),
+    ] = None,
     resize: Annotated[
         Resize, typer.Option(help="How they become squares: whole with a margin, their middle, or out of proportion.")
     ] = Resize.pad,
@@ -97,11 +102,14 @@ def train(
     """
     refuse_to_replace(out, resume=resume, source=None if source in SOURCES else Path(source))
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
-    own = PictureEncoder(size=size, channels=3 if colour else 1, ink=not colour, resize=resize.value)
+    own = None if source in SOURCES else encoder_for_classes(source, size=size, colour=colour, resize=resize.value)
     with bar(f"loading {escape(source)}") as update:
         splits = load_splits(
             source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
         )
+    if own is not None:
+        how = "in colour" if own.channels == 3 else "as grey ink on paper (--colour reads them in colour)"
+        console.print(f"pictures are read {how}, {own.size} x {own.size}", soft_wrap=True)
     if source in SOURCES and Path(source).is_dir():
         note(f"{source} is the data set; for the folder of that name, write ./{source}")
     plan = Plan(

@@ -9,6 +9,7 @@ from typing import Any
 
 from quickstudy.errors import DataNotFoundError
 from quickstudy.tasks.cifar_fs import cifar_fs, fc100
+from quickstudy.tasks.encoder_for import encoder_for_classes
 from quickstudy.tasks.episodes import LabelledSet
 from quickstudy.tasks.fetch import OnProgress
 from quickstudy.tasks.glyphs import glyphs
@@ -96,7 +97,7 @@ def load_splits(
     Args:
         name: One of `SOURCES`, or a folder.
         n_way: Classes a task, which each part of a folder has at least.
-        encoder: How the pictures of a folder are read; as for Glyphs by default.
+        encoder: How the pictures of a folder are read; by default by `encoder_for_classes`, which looks at them.
         skip_bad: Leave unreadable pictures of a folder out.
         on_progress: Is called with what is done and how much there is.
 
@@ -118,6 +119,6 @@ def load_splits(
             f"{name!r} is neither a folder nor one of {', '.join(SOURCES)}. "
             "Name a folder that has a subfolder of pictures for each class."
         )
-    encoder = encoder or PictureEncoder()
+    encoder = encoder or encoder_for_classes(name)
     parts = split_classes(image_folder(name, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress), n_way=n_way)
     return Splits(parts.train, parts.validation, parts.test, encoder, Path(name).resolve().name, Path(name))

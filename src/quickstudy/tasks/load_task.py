@@ -1,33 +1,22 @@
 """The user's data as one task, whatever they come in."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
-
-import numpy as np
 
 from quickstudy.errors import DataError, DataNotFoundError
 from quickstudy.tasks.arrays import arrays
+from quickstudy.tasks.encoder_for import encoder_for
 from quickstudy.tasks.episodes import LabelledSet
 from quickstudy.tasks.fetch import OnProgress
 from quickstudy.tasks.hold_out import hold_out, with_test_set
 from quickstudy.tasks.image_folder import image_folder
 from quickstudy.tasks.named import NAMED, load_named
 from quickstudy.tasks.pictures import SUFFIXES as PICTURES
-from quickstudy.tasks.pictures import PictureEncoder, pillow
 from quickstudy.tasks.series import SUFFIXES as SERIES
 from quickstudy.tasks.series import series
 from quickstudy.tasks.task import Task
-
-LARGEST = 32
-"""The side of a picture, in pixels, that is chosen at most."""
-SMALLEST = 8
-"""And at least."""
-_LOOKED_AT = 200  # pictures whose size and colour are looked at
-_COLOURED = 24  # levels of 255 by which the channels of a pixel differ where a picture has colour
 
 
 @dataclass(frozen=True)
@@ -143,53 +132,3 @@ def not_found(source: str | Path, path: Path) -> DataError:
             f"{path} holds one array: save inputs and labels together, np.savez(path, x=x, y=y). {possible}"
         )
     return DataError(f"{path} is of a kind that is not read, {path.suffix or 'without a suffix'}. {possible}")
-
-
-def encoder_for(folder: Path | str, *, size: int | None = None) -> PictureEncoder:
-    """How the pictures of a folder are read for a search: all of each picture, on a square, its levels as they are.
-
-    Of up to 200 pictures, evenly over the folder: if one has colour, all are read in RGB, else in grey. The side is the
-    median of their longer sides, at least 8 and at most 32 pixels. Pictures that are not square are padded with the
-    colour of their border.
-
-    Args:
-        folder: With a subfolder a class.
-        size: The side, in pixels, instead of the one chosen.
-
-    Raises:
-        DataError: Where `size` is no side of a picture.
-    """
-    if size is not None and size < 4:
-        raise DataError(f"size={size} leaves nothing to see: pictures are at least 4 pixels wide and high.")
-    files = pictures_below(Path(folder))
-    files = files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]
-    seen = [look for look in map(look_at, files) if look is not None]
-    side = int(median(longer for longer, _ in seen)) if seen else LARGEST
-    colour = any(coloured for _, coloured in seen)
-    return PictureEncoder(
-        size=min(max(side, SMALLEST), LARGEST) if size is None else size, channels=3 if colour else 1, ink=False
-    )
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """The picture files of a folder at any depth, but no hidden ones."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in PICTURES
-        and not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
-    )
-
-
-def look_at(file: Path) -> tuple[int, bool] | None:
-    """The longer side of a picture and whether it has colour; None where it cannot be read."""
-    try:
-        with warnings.catch_warnings(action="ignore"), pillow().open(file) as image:
-            longer = max(image.size)
-            if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"):
-                return longer, False
-            image.draft("RGB", (64, 64))
-            small = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
-    except Exception:  # what is wrong with it is said where it is read
-        return None
-    return longer, bool((np.ptp(small, axis=2) > _COLOURED).mean() > 0.005)
