@@ -1,7 +1,7 @@
 """Learning to tell two digits apart, from one picture of each.
 
-    python examples/digit_pairs.py
-    python examples/digit_pairs.py --data mnist --shots 5 --steps 5
+    python examples/digit_pairs.py                                        scikit-learn's digits
+    python examples/digit_pairs.py --data mnist --shots 5 --steps 5       MNIST, which is downloaded once
 
 The model is the smallest there is, logistic regression p(y = 1 | x) = sigma(w'x + b) on pixels. A task is a pair of
 digits: 0 against 1, 4 against 9. MAML meets many pairs and learns the w and b from which a gradient step or two tell
@@ -27,9 +27,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from quickstudy import MAML, Examples, Learner, Task, evaluate, meta_train
-from quickstudy.learners.meta_sgd import MetaSGD
-from quickstudy.tasks.fetch import locate
+from quickstudy import MAML, Examples, Learner, MetaSGD, Task, evaluate, meta_train
+from quickstudy.tasks.named import load_named
 
 PAIRS = list(combinations(range(10), 2))  # 45 of them
 HELD_OUT = [(2, 3), (0, 9), (1, 4), (5, 8), (6, 7)]  # every digit once
@@ -72,13 +71,8 @@ class Pairs:
 def load(data: str) -> Tensor:
     """As many pictures of each digit, `(10, n, pixels)`, in [0, 1]."""
     if data == "mnist":
-        path = locate("mnist_like/mnist_like.npz")
-        if path is None:
-            raise SystemExit(
-                "mnist_like/mnist_like.npz is not in $QUICKSTUDY_DATA. Put it there, or use --data digits."
-            )
-        with np.load(path) as arrays:
-            x, y = arrays["mnist_X"].reshape(-1, 784) / 255, arrays["mnist_y"]
+        found = load_named("mnist")
+        x, y = found.x.flatten(1).numpy() / 255, found.y.numpy()
     else:
         from sklearn.datasets import load_digits
 
