@@ -71,7 +71,7 @@ class Pairs:
 def load(data: str) -> Tensor:
     """As many pictures of each digit, `(10, n, pixels)`, in [0, 1]."""
     if data == "mnist":
-        found = load_named("mnist")
+        found, _ = load_named("mnist")
         x, y = found.x.flatten(1).numpy() / 255, found.y.numpy()
     else:
         from sklearn.datasets import load_digits

@@ -248,3 +248,9 @@ def test_a_file_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
     assert handle.read() == b"old"  # who reads the old one goes on reading it
     handle.close()
     assert files(tmp_path) == {"note.txt": b"new"}
+
+
+def test_names_that_are_no_unicode_come_back(tmp_path):
+    settings = {"class_names": ["caf\udce9", "Ärger"]}
+    write_artefact(tmp_path, Artefact("learner", settings, {"a": torch.zeros(1)}))
+    assert read_artefact(tmp_path, "learner").settings == settings

@@ -182,7 +182,7 @@ def test_a_matching_network_with_context_is_told_the_size_of_an_embedding():
     ("other", "told"),
     [
         (recipe("maml"), "the recipe makes a MAML, and the learner is a PrototypicalNetwork"),
-        (recipe(width=5), r"of shape \(5.*and the learner has \(4"),
+        (recipe(width=5), r"of shape \(5.*and the learner has shape \(4"),
     ],
 )
 def test_a_learner_is_not_saved_with_a_recipe_that_makes_another(tmp_path, other, told):
@@ -195,3 +195,9 @@ def test_saving_draws_no_random_numbers(tmp_path):
     learner, before = recipe().build(), torch.get_rng_state()
     save(tmp_path, Prior(learner, recipe()))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_learner_in_another_precision_than_its_recipe_makes_is_not_saved(tmp_path):
+    made = recipe()
+    with pytest.raises(ShapeError, match=r"in float32, and the learner has .* in float64"):
+        save(tmp_path, Prior(made.build().double(), made))

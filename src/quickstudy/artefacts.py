@@ -98,7 +98,7 @@ def write_artefact(folder: Path, artefact: Artefact) -> None:
         "settings": artefact.settings,
         "weights_sha256": checksum,
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"  # in ASCII: names of folders may be no Unicode
     waiting = folder / WAITING.format(checksum)
     needed = waiting.exists()  # by the previous artefact, of the same weights, whose writing was cut off
     try:

@@ -31,6 +31,7 @@ from quickstudy.tasks.load_task import load_task
 from quickstudy.training.evaluate import Evaluation, evaluate
 from quickstudy.training.history import Progress
 from quickstudy.training.meta_train import meta_train
+from quickstudy.training.origin import origin
 from quickstudy.training.unknown import calibrate, to_settings
 
 LIVE = "prototypical network, trained live"
@@ -88,8 +89,7 @@ def run_demo(
     )
     say("calibrating when to answer none of these")
     training = {
-        "source": "glyphs",
-        "data": splits.to_settings(),
+        **origin(splits, out / "prior"),
         "n_way": 20,
         "n_shot": 1,
         "n_query": 5,

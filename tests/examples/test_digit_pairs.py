@@ -79,5 +79,5 @@ def test_meta_learning_helps_with_new_pairs(example):
 def test_mnist_is_that_of_the_library_in_as_many_pictures_of_each_digit(example, monkeypatch):
     y = torch.arange(10).repeat(3)
     data = LabelledSet(y.to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4), y, tuple("0123456789"))
-    monkeypatch.setattr(example, "load_named", {"mnist": data}.__getitem__)
+    monkeypatch.setattr(example, "load_named", {"mnist": (data, None)}.__getitem__)
     assert torch.equal(example.load("mnist"), torch.arange(10)[:, None, None].expand(10, 3, 16) / 255)

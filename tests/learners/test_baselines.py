@@ -217,3 +217,10 @@ def test_tasks_that_do_not_fit_are_refused() -> None:
         FineTune(nn.Identity(), n_features=7, n_classes=2).adapt(tasks)
     with pytest.raises(ShapeError, match="regression"):
         learner.adapt(curve_tasks(1).sample(2, generator=seeded()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_have_neighbours(dtype):
+    x = torch.tensor([[[0.0], [1.0]]], dtype=dtype)
+    task = Task(Examples(x, torch.tensor([[0, 1]])), Examples(x, torch.tensor([[0, 1]])), 2)
+    assert NearestNeighbour().adapt(task)(x).probs.argmax(-1).tolist() == [[0, 1]]

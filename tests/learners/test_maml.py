@@ -1,5 +1,6 @@
 """MAML's options do what they say; its gradient is tested in test_meta_gradient.py."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy import MAML, MLP, Conv4, Task
+from quickstudy import MAML, MLP, Conv4, Examples, Task
 from quickstudy.errors import ShapeError
+from quickstudy.learners.familiarity import familiarity
 from quickstudy.testing.learners import answers, double, picture_tasks, vector_tasks
 
 
@@ -116,3 +118,17 @@ def test_a_network_that_counts_its_calls_is_still_batched() -> None:
     maml, tasks = MAML(CountsCalls().double(), lr=0.3, steps=2), tasks_of()
     torch.testing.assert_close(maml.loss(tasks), MAML(maml.net, lr=0.3, steps=2, batching="loop").loss(tasks))
     assert maml.inner.batching == "vmap"
+
+
+def test_masked_examples_that_are_no_numbers_change_no_step_and_no_familiarity():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(1, 6, 6, generator=generator), torch.tensor([[0, 1, 2, 0, 1, 2]])
+    x[0, 5] = math.nan
+    mask = torch.tensor([[True] * 5 + [False]])
+    torch.manual_seed(0)
+    maml = MAML(MLP(6, 3), lr=0.1, steps=2)
+    query = Examples(x[:, :3], y[:, :3])
+    clear, masked = Task(Examples(x[:, :5], y[:, :5]), query, 3), Task(Examples(x, y, mask), query, 3)
+    for one, other in zip(maml.adapt_stepwise(clear, 2), maml.adapt_stepwise(masked, 2)):
+        torch.testing.assert_close(one(query.x).probs, other(query.x).probs)
+    torch.testing.assert_close(familiarity(maml, clear)(query.x), familiarity(maml, masked)(query.x))

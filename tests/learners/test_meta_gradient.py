@@ -353,3 +353,27 @@ def test_small_gradients_are_not_rounded_to_zero_in_mixed_precision(monkeypatch,
     for module in (inner_loop, meta_gradient):
         monkeypatch.setattr(module, "loss_scale", lambda x: 1.0)
     assert error() > 1e-2  # what it was without
+
+
+class Before(nn.Module):
+    """A learned layer before a network that takes its inputs for pictures nobody differentiates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rest = nn.Conv2d(1, 1, 3, padding=1), nn.Sequential(Conv4(1, 3), nn.Linear(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.rest(self.first(x))
+        return out
+
+
+@pytest.mark.parametrize("adapts", [None, lambda name: not name.startswith("first")], ids=["all", "all but the first"])
+def test_what_comes_before_conv4_has_its_whole_gradient(adapts):
+    net, tasks, found = Before(), tasks_of(1, 16, 16), []
+    for batching in ("vmap", "loop"):
+        net.zero_grad()
+        maml = MAML(net, lr=0.3, steps=2, adapts=adapts, batching=batching)
+        maml.loss(tasks).mean().backward()
+        found.append({name: p.grad.clone() for name, p in net.named_parameters()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-9, atol=1e-12, msg=name)

@@ -1,3 +1,4 @@
+import contextlib
 import re
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_other_arrays_are_left_alone_even_if_they_hold_objects(save):
         ({"y": RAGGED}, DataError, "that may run any program. Save labels as y.astype(str)."),
         ({"y": Y + 0.5}, DataError, "y holds float64, but labels are whole numbers or strings: y.round().astype(int)"),
         ({"y": np.array(["2020-01-01"] * 4, "datetime64[D]")}, DataError, "labels are whole numbers or strings"),
+        ({"y": Y[0]}, ShapeError, "y is (), but there is one label an example, (n,)"),
         ({"y": Y[:, None]}, ShapeError, "y is (4, 1), but there is one label an example, (n,): y.ravel()."),
         ({"y": np.eye(4, dtype=int)}, ShapeError, "y.argmax(1), if it has a column a class."),
         ({"x_test": X}, DataError, "has x_test but no y_test. Add it, or leave both out"),
@@ -139,6 +141,17 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
     np.save(tmp_path / "one.npy", X)
     with pytest.raises(DataError, match=r"holds one array\. Save inputs and labels together"):
         arrays((tmp_path / "one.npy").rename(tmp_path / "one.npz"))
+
+
+def test_a_compressed_file_with_a_wrong_byte_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", x=X, y=Y)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for place in range(50, 90, 3):
+        damaged = content.copy()
+        damaged[place] ^= 255
+        (tmp_path / "a.npz").write_bytes(damaged)
+        with contextlib.suppress(DataError):  # some bytes tell nothing
+            arrays(tmp_path / "a.npz")
 
 
 def test_a_file_that_was_cut_off_is_refused(save):

@@ -109,6 +109,14 @@ def test_colour_is_kept_where_there_is_some(tmp_path):
     assert load_task(root).shape == (3, 20, 20)
 
 
+def test_pictures_are_looked_at_all_over_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("quickstudy.tasks.encoder_for._LOOKED_AT", 4)
+    root = folder_of(tmp_path / "mine", colour="grey")
+    for i in range(3):
+        Image.new("RGB", (20, 20), "red").save(root / "bee" / f"z{i}.png")
+    assert encoder_for(root).channels == 3
+
+
 def test_classes_are_learned_from_in_colour_where_there_is_some(tmp_path):
     grey, red = folder_of(tmp_path / "grey", colour="grey"), folder_of(tmp_path / "mine", colour="red")
     assert encoder_for_classes(grey) == PictureEncoder(size=28)

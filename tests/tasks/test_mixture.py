@@ -12,7 +12,7 @@ class Constant:
         self.value = value
 
     def sample(self, b: int, *, generator: torch.Generator) -> Task:
-        examples = Examples(torch.full((b, 2, 1), self.value), torch.full((b, 2, 1), self.value))
+        examples = Examples(torch.full((b, 2, 1), float(self.value)), torch.full((b, 2, 1), float(self.value)))
         return Task(examples, examples, None)
 
 

@@ -115,6 +115,7 @@ def test_a_ts_file_may_have_several_channels(write):
         ("1,2,3:up\n", "has no series after @data"),
         (TS.replace("timeStamps false", "timeStamps true") + "1,2:up\n", "has time stamps. Save it without them"),
         (TS.replace("classLabel true up down", "classLabel false") + "1,2:up\n", "has no class labels"),
+        (TS.replace("classLabel true up down", "classLabel") + "1,2:up\n", "has no class labels"),
         (TS + "1,2,3:up\n1,2:down\n", "line 7 is not 1 channels of 3. Cut or resample all to one length."),
         (TS + "1,2,3:1,2,3:up\n1,2,3:down\n", "line 7 is not 2 channels of 3"),
         (TS + "1,?,3:up\n", "line 6 holds '?'. Fill gaps, or remove the series."),

@@ -56,7 +56,7 @@ def test_a_slice_of_tasks_is_a_batch_of_tasks():
 
 
 def test_mapping_touches_every_tensor_and_invents_none():
-    doubled = Task(examples(2), examples(4, masked=True), None).map(lambda value: torch.cat([value, value]))
+    doubled = Task(examples(2), examples(4, masked=True), 2).map(lambda value: torch.cat([value, value]))
     assert len(doubled) == 6
     assert doubled.support.mask is None
     assert doubled.query.mask.shape == (6, 4)
@@ -97,12 +97,28 @@ def labelled(*labels, mask=None, size=1):
         (labelled(0, 2), labelled(0, 1), r"a support label is 2; those of a 2-way task lie in 0\.\.1"),
         (labelled(-1, 1), labelled(0, 1), "a support label is -1"),
         (labelled(0.0, 1.0), labelled(0, 1), "support labels are torch.float32"),
+        (labelled(False, True), labelled(0, 1), "support labels are torch.bool"),
         (labelled(0, 1), labelled(0, 1, size=3), r"support inputs are \(1, 2, 1\) and query inputs \(1, 2, 3\)"),
     ],
 )
 def test_a_task_that_does_not_fit_itself_says_where(support, query, told):
     with pytest.raises(ShapeError, match=told):
         Task(support, query, 2)
+
+
+@pytest.mark.parametrize(
+    ("support", "query", "told"),
+    [
+        (torch.zeros(1, 4), torch.zeros(1, 4, 1), r"support targets are torch\.float32 \(1, 4\).*y\[\.\.\., None\]"),
+        (torch.zeros(1, 4, 1), torch.zeros(1, 4), r"query targets are torch\.float32 \(1, 4\)"),
+        (torch.zeros(1, 4, 1), torch.zeros(1, 4, 2), r"query targets are torch\.float32 \(1, 4, 2\).*as many"),
+        (torch.zeros(1, 4).long(), torch.zeros(1, 4).long(), r"torch\.int64.*A classification has an n_way"),
+    ],
+)
+def test_targets_of_a_regression_are_floats_with_an_axis_of_their_own(support, query, told):
+    x = torch.zeros(1, 4, 3)
+    with pytest.raises(ShapeError, match=told):
+        Task(Examples(x, support), Examples(x, query), None)
 
 
 def test_what_is_masked_out_may_have_any_label():

@@ -2,9 +2,21 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Categorical, Independent, Normal
 
-from quickstudy import MAML, MLP, Episodes, Examples, LabelledSet, PrototypicalNetwork, Sinusoid, Task, evaluate
+from quickstudy import (
+    MAML,
+    MLP,
+    Episodes,
+    Examples,
+    LabelledSet,
+    Mixture,
+    PrototypicalNetwork,
+    Sinusoid,
+    Task,
+    evaluate,
+)
 from quickstudy.errors import DivergedError, ShapeError, TaskError
 from quickstudy.learners.learner import Learner
 from quickstudy.training.evaluate import Evaluation, judge
@@ -42,6 +54,49 @@ def test_masked_queries_do_not_count():
     assert judge(Says(), task([[0, 1, 2, 0]], [[0, 1, 1, 1]], 3, mask)).tolist() == [100]
 
 
+def test_transductive_queries_are_answered_without_those_that_are_masked_out():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 9, 4, generator=generator), torch.arange(3).repeat(2, 3)
+    support, mask = Examples(x[:, :3], y[:, :3]), torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    learner = MAML(net, statistics="transductive").eval()
+    found = []
+    for filling in (0.0, 50.0):
+        inputs = torch.where(mask[..., None], x[:, 3:], filling)
+        found.append(judge(learner, Task(support, Examples(inputs, y[:, 3:], mask), 3)))
+    alone = Task(Examples(x[:1, :3], y[:1, :3]), Examples(x[:1, 3:7], y[:1, 3:7]), 3)
+    assert torch.equal(found[0], found[1])
+    assert found[0][0] == judge(learner, alone)[0]
+
+
+def test_a_task_without_real_queries_has_nothing_right():
+    assert judge(Says(), task([[0, 1]], [[0, 1]], 3, torch.zeros(1, 2, dtype=torch.bool))).tolist() == [0]
+
+
+def test_the_tasks_of_a_mixture_come_one_by_one_from_its_members():
+    members = [Episodes(DATA, n_way=n, n_query=4) for n in (2, 3)]
+    drawn = []
+
+    class Watched(Mixture):
+        def sample(self, b, *, generator):
+            drawn.append(found := super().sample(b, generator=generator))
+            return found
+
+    assert evaluate(PrototypicalNetwork(MLP(6, 4)), Watched(members), tasks=12).n == 12
+    assert [len(each) for each in drawn] == [1] * 12
+    assert {each.n_way for each in drawn} == {2, 3}
+
+
+def test_tasks_of_two_kinds_have_no_one_metric():
+    class Both:
+        def sample(self, b, *, generator):
+            regression = bool(torch.rand((), generator=generator) < 0.5)
+            return task([[0.0]], [[[0.0]]] if regression else [[0]], None if regression else 2)
+
+    with pytest.raises(TaskError, match=r"no one metric: .*Evaluate each kind by itself"):
+        evaluate(Says(), Both(), tasks=20, batch=1)
+
+
 def test_regression_is_judged_by_its_mean_squared_error():
     tasks = task([[0, 1, 2]], [[[0.0], [3.0], [1.0]]], None)
     assert judge(Says(), tasks).tolist() == pytest.approx([5 / 3])
@@ -77,8 +132,6 @@ def test_a_task_that_diverges_leaves_the_others_as_they_are():
 
     x, y = [[0, 1], [0, 1], [2, 1]], [[0, 1], [0, 1], [2, 0]]
     assert judge(Sometimes(), task(x, y, 3)).nan_to_num(-1).tolist() == [-1, 100, 50]
-    masked = torch.tensor([[False, True]]).expand(3, 2)
-    assert judge(Sometimes(), task(x, y, 3, masked)).tolist() == [100, 100, 0]
 
 
 def test_a_regression_that_diverges_has_no_error_to_tell_and_says_why():

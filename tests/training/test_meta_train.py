@@ -523,3 +523,29 @@ def test_seconds_are_read_from_the_clock_that_is_given():
     ticks = iter(range(1000))
     history = run(*LEARNERS["MAML"], steps=10**9, seconds=7, clock=lambda: float(next(ticks)))[1]
     assert (history.step, history.seconds) == (7, 7.0)
+
+
+def test_infinities_that_a_network_holds_by_design_are_no_divergence(tmp_path):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(6, 3)
+            self.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+
+        def forward(self, x):
+            return self.last(x) + self.mask.exp()[0, 1]
+
+    _, history = run(lambda: MAML(Masked()), VECTORS, steps=4, out=tmp_path)
+    assert history.step == 4
+
+
+def test_a_run_is_not_resumed_with_layers_of_other_names(tmp_path):
+    run(lambda: MAML(nn.Sequential(nn.Flatten(), nn.Linear(6, 3))), VECTORS, steps=1, out=tmp_path)
+    with pytest.raises(ForeignArtefactError, match="the checkpoint is of another network"):
+        run(lambda: MAML(nn.Sequential(nn.Linear(6, 3))), VECTORS, steps=2, out=tmp_path, resume=True)
+
+
+def test_a_learner_that_anneals_is_resumed_with_as_many_steps_in_all(tmp_path):
+    run(*LEARNERS["MAML++"], steps=2, out=tmp_path)
+    with pytest.raises(ForeignArtefactError, match="had steps = 2, not 20"):
+        run(*LEARNERS["MAML++"], steps=20, out=tmp_path, resume=True)

@@ -126,3 +126,15 @@ def test_parts_of_a_data_set_know_where_they_come_from(tmp_path):
     told = origin(splits, tmp_path / "runs" / "prior")
     assert told["folder"] == "../../mine"
     assert trained_on(str(tmp_path / "runs" / "prior"), told) == str(tmp_path / "mine")
+
+
+def test_a_run_goes_on_with_less_memory(tmp_path):
+    def run(until, **options):
+        plan = replace(PLAN, steps=until, schedule="constant")
+        found = train_prior(SPLITS, "maml", options=options, net_options=SMALL, plan=plan, out=tmp_path, resume=True)
+        return found.training["steps"]
+
+    assert run(1) == 1
+    assert run(2, low_memory=True) == 2
+    with pytest.raises(ForeignArtefactError, match="options"):
+        run(3, steps=3)

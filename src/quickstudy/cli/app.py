@@ -4,6 +4,7 @@ import logging
 import sys
 from typing import Annotated
 
+import torch
 import typer
 
 from quickstudy import __version__
@@ -46,6 +47,12 @@ def main() -> None:
         fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
     except QuickstudyError as error:
         fail(str(error), 1)
+    except torch.OutOfMemoryError:
+        fail(
+            "the memory of the device is full. Take fewer tasks a step or queries a class, or, for those that adapt by "
+            "gradient descent, --set memory_budget=..., in bytes. What was saved before is intact.",
+            1,
+        )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)

@@ -47,11 +47,12 @@ def familiarity(learner: Learner, task: Task, *, generator: Generator | None = N
     """
     if task.n_way is None:
         raise ShapeError("familiarity is of classes; this task is a regression (n_way is None).")
+    n_way, task = task.n_way, task.cleared()
     embed = learner.embedding(task)
     if embed is None:
         predictor = learner.adapt(task, generator=generator)
         return lambda x: predictor(x).probs.amax(-1)  # type: ignore[attr-defined]
     z = embed(task.support.x)  # (b, n, d)
-    members = one_hot(task.support, task.n_way).to(z.dtype)  # (b, n, k)
+    members = one_hot(task.support, n_way).to(z.dtype)  # (b, n, k)
     means = F.normalize(members.mT @ z, dim=-1)  # whose length is one, so that sums serve as well
     return lambda x: (F.normalize(embed(x), dim=-1) @ means.mT).amax(-1)

@@ -129,7 +129,7 @@ class InnerLoop:
 
     def predictors(self, meta: Params, task: Task, visited: Sequence[int]) -> list[Predictor]:
         """What the networks at the steps in `visited` predict, adapted in evaluation mode to a batch of tasks."""
-        head = head_for(task)
+        task, head = task.cleared(), head_for(task)
         with evaluating(self.net):
             return [self.predictor(adapted, head) for adapted in self.adapt(meta, task.support, head, visited)]
 
@@ -151,7 +151,7 @@ class InnerLoop:
         body = all_but_the_last_layer(self.net)
         if body is None:
             return None
-        alone = replace(self, statistics="support")
+        alone, task = replace(self, statistics="support"), task.cleared()
         with evaluating(self.net):
             (start,) = alone.adapt(meta, task.support, head_for(task), [0])
         names = dict(body.named_parameters()).keys()

@@ -189,7 +189,8 @@ class MAMLPlusPlus(Learner):
                 name = call if call in layers else call.rpartition(".")[0]  # a layer may be called several times
                 for part, value in moments._asdict().items():
                     average = self.get_buffer(f"running_{part}/{key(name)}")[step]
-                    average.lerp_(value.mean(0), layers[name].momentum or 0.1)
+                    momentum = layers[name].momentum
+                    average.lerp_(value.mean(0), 0.1 if momentum is None else momentum)
 
 
 def learned_descent(step: int, phi: Params, gradients: Params, meta: Params, *, steps: int) -> Params:

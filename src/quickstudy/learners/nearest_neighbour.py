@@ -7,6 +7,7 @@ from torch.distributions import Distribution
 
 from quickstudy.learners.head import head_for
 from quickstudy.learners.learner import Embedding, Learner, Predictor
+from quickstudy.nets.batch_norm import at_least_float32
 from quickstudy.tasks.task import Task
 
 
@@ -68,5 +69,5 @@ class NearestNeighbour(Learner):
 
 
 def floating(x: Tensor) -> Tensor:
-    """Inputs `(b, n, *input)` as vectors `(b, n, d)` of floats."""
-    return (x if x.is_floating_point() else x.float()).flatten(2)
+    """Inputs `(b, n, *input)` as vectors `(b, n, d)` of floats; halves have no distances on a processor."""
+    return at_least_float32(x if x.is_floating_point() else x.float()).flatten(2)

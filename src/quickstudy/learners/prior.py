@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
 from quickstudy.errors import DamagedArtefactError, ShapeError
@@ -52,7 +52,7 @@ def save(path: Path | str, prior: Prior) -> None:
 
 
 def check_recipe(prior: Prior) -> None:
-    """Raises ShapeError where the recipe does not make a learner of this kind, with weights of these shapes."""
+    """Raises ShapeError where the recipe makes another kind of learner, or weights of other shapes or types."""
     recipe, learner = prior.recipe, prior.learner
     if recipe.learner not in LEARNERS:
         raise ShapeError(f"there is no learner {recipe.learner!r}; there are {', '.join(LEARNERS)}.")
@@ -65,14 +65,19 @@ def check_recipe(prior: Prior) -> None:
     if recipe.net is None:
         return  # the network is the user's own, and given again on loading
     with torch.random.fork_rng(devices=[]):  # making a learner draws weights, and saving must not
-        expected = {name: tuple(value.shape) for name, value in recipe.build().state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in learner.state_dict().items()}
+        expected = {name: shape_of(value) for name, value in recipe.build().state_dict().items()}
+    found = {name: shape_of(value) for name, value in learner.state_dict().items()}
     if strange := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
         name = strange[0]
         raise ShapeError(
-            f"the recipe makes {name} of shape {expected.get(name)}, and the learner has {found.get(name)}: "
+            f"the recipe makes {name} of {expected.get(name)}, and the learner has {found.get(name)}: "
             "save it with the recipe that made it, options of learner and network included."
         )
+
+
+def shape_of(value: Tensor) -> str:
+    """Shape and type, in words."""
+    return f"shape {tuple(value.shape)} in {str(value.dtype).removeprefix('torch.')}"
 
 
 def provenance() -> dict[str, Any]:

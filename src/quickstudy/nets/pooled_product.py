@@ -33,10 +33,18 @@ def pooled_product(patches: Tensor, kernels: Tensor) -> Tensor:
         torch.Size([5, 64, 14, 14])
     """
     full = kernels.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(patches.device.type)
-    if patches.device.type == "cpu" and full and not patches.requires_grad:
+    if patches.device.type == "cpu" and full and not wants_gradient(patches):
         values: Tensor = _PooledProduct.apply(patches, kernels)[0]  # type: ignore[no-untyped-call]
         return values
     return F.relu(F.max_pool2d((patches @ kernels).permute(0, 3, 1, 2), 2))
+
+
+def wants_gradient(x: Tensor) -> bool:
+    """Whether a tensor is part of a graph, be it one outside of the `vmap` within which it is asked, which hides it."""
+    functorch = torch._C._functorch
+    while not x.requires_grad and functorch.is_functorch_wrapped_tensor(x):
+        x = functorch.get_unwrapped(x)
+    return x.requires_grad
 
 
 class _PooledProduct(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The user's own arrays: an npz file."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 raise DataError(f"{path} holds one array. Save inputs and labels together, np.savez(path, x=x, y=y).")
             with stored:
                 return {name: one(stored, name, path) for name in stored.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as an npz file ({error}). Save it again with np.savez.") from error
 
 
@@ -151,7 +152,7 @@ def labels(y: np.ndarray, name: str, path: Path) -> list[str]:
         remedy = f"{name}.round().astype(int), if they number classes" if y.dtype.kind == "f" else "convert them"
         raise DataError(f"{path}: {name} holds {y.dtype}, but labels are whole numbers or strings: {remedy}.")
     if y.ndim != 1:
-        remedy = f"{name}.ravel()" if y.size == len(y) else f"{name}.argmax(1), if it has a column a class"
+        remedy = f"{name}.ravel()" if y.ndim and y.size == len(y) else f"{name}.argmax(1), if it has a column a class"
         raise ShapeError(f"{path}: {name} is {y.shape}, but there is one label an example, (n,): {remedy}.")
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in y.tolist()]
 

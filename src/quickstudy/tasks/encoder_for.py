@@ -68,7 +68,7 @@ def encoder_for_classes(
 def look(folder: Path) -> list[tuple[int, bool]]:
     """Of up to 200 pictures, evenly over a folder, the longer side and whether it has colour."""
     files = pictures_below(folder)
-    files = files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]
+    files = files[:: max(1, -(-len(files) // _LOOKED_AT))]
     return [seen for seen in map(look_at, files) if seen is not None]
 
 

@@ -8,12 +8,14 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
+from quickstudy.artefacts import forget_abandoned
 from quickstudy.errors import DataError, DataNotFoundError
 
 logger = logging.getLogger(__name__)
@@ -104,26 +106,28 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as an npz file ({error}). Delete or replace it.") from error
 
 
 @contextmanager
 def atomically(target: Path) -> Iterator[Path]:
-    """A `.part` file beside `target` that takes its place when the block ends well, and goes when it does not.
+    """A file beside `target` that takes its place when the block ends well, and goes when it does not.
 
     Raises:
         DataError: Where the folder or the file cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".part")
+        forget_abandoned(target)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
         os.close(handle)
     except OSError as error:
         raise _unwritable(target, error) from error
     part = Path(name)
     try:
         yield part
+        part.chmod(0o644)  # a cache may be shared
         part.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from error

@@ -219,9 +219,9 @@ def read_ts(text: str, path: Path) -> tuple[Tensor, list[str]]:
     rows = [(number, line.split(":")) for number, line in lines if not line.startswith("@")]
     if "@data" not in head or not rows:
         raise DataError(f"{path} has no series after @data. Download it again, or save it as CSV, one row a series.")
-    if head.get("@timestamps", ["false"])[0].lower() == "true":
+    if "".join(head.get("@timestamps", ["false"])[:1]).lower() == "true":
         raise DataError(f"{path} has time stamps. Save it without them, one value after the other.")
-    if head.get("@classlabel", ["false"])[0].lower() != "true":
+    if "".join(head.get("@classlabel", ["false"])[:1]).lower() != "true":
         raise DataError(f"{path} has no class labels (@classLabel true). Search needs a class for each series.")
     channels, length = len(rows[0][1]) - 1, len(rows[0][1][0].split(","))
     values = np.empty((len(rows), channels, length), np.float32)

@@ -75,9 +75,9 @@ class Task:
     """A batch of tasks: `support` to learn from, `query` to be judged on.
 
     Raises:
-        ShapeError: Where inputs of support and query differ in shape, or labels of the support set are not whole
-            numbers in `[0, n_way)`. Queries may be of no class that was shown, except where a loss is taken, and
-            labels on a GPU are not looked at, which would wait for it.
+        ShapeError: Where inputs of support and query differ in shape, labels of the support set are not int64 in
+            `[0, n_way)`, or targets of a regression are not floats `(b, n, out)`. Queries may be of no class that was
+            shown, except where a loss is taken, and labels on a GPU are not looked at, which would wait for it.
 
     Example:
         >>> import torch
@@ -106,6 +106,14 @@ class Task:
             )
         if self.n_way is not None:
             check_labels("support", self.support, self.n_way)
+            return
+        for name, examples in (("support", self.support), ("query", self.query)):
+            y = examples.y
+            if not y.is_floating_point() or y.dim() != 3 or y.shape[2:] != self.support.y.shape[2:]:
+                raise ShapeError(
+                    f"{name} targets are {y.dtype} {tuple(y.shape)}; a regression has floats (tasks, examples, out), "
+                    "as many in support and query: a single target is y[..., None]. A classification has an n_way."
+                )
 
     def __len__(self) -> int:
         return self.support.x.shape[0]
@@ -155,7 +163,7 @@ def zeroed(x: Tensor, mask: Tensor) -> Tensor:
 def check_labels(name: str, examples: Examples, n_way: int) -> None:
     """Raises ShapeError where labels of real examples are not int64 in `[0, n_way)`."""
     y = examples.y
-    if y.is_floating_point() or y.dim() != 2:
+    if y.dtype != torch.int64 or y.dim() != 2:
         raise ShapeError(
             f"{name} labels are {y.dtype} {tuple(y.shape)}; a {n_way}-way task has int64 (tasks, examples), "
             "and regression has n_way=None."

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 from quickstudy.errors import DivergedError, TaskError
 from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
-from quickstudy.tasks.task import Task, TaskSource
+from quickstudy.tasks.episodes import Mixture
+from quickstudy.tasks.task import Examples, Task, TaskSource
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,14 @@ def evaluate(
         learner: What is evaluated, in evaluation mode; its mode is restored.
         source: Where the tasks come from.
         tasks: How many; published comparisons take at least 600.
-        batch: Tasks at a time. Another number draws other tasks from the same seed.
+        batch: Tasks at a time; of a `Mixture` one, since it draws a whole batch from one member. Another number draws
+            other tasks from the same seed.
         seed: Of the tasks, which are the same for every learner, and of the learner's own noise.
         device: Where the tasks go, such as that of a learner without parameters; by default where the learner is.
 
     Raises:
-        TaskError: Where there are no tasks, or inputs or targets hold NaN or infinity.
+        TaskError: Where there are no tasks, or inputs or targets hold NaN or infinity, or some tasks are regressions
+            and others are not.
         DivergedError: Where answers in a regression are not finite.
 
     Example:
@@ -84,6 +87,7 @@ def evaluate(
     """
     if tasks < 1 or batch < 1:
         raise TaskError(f"{tasks} tasks, {batch} at a time, cannot be evaluated on: take at least 1.")
+    batch = 1 if isinstance(source, Mixture) else batch
     generator = Generator().manual_seed(seed)
     # Noise has a generator of its own, so that a learner that draws much meets the same tasks as one that draws none.
     noise = Generator().manual_seed((seed + NOISE) % 2**63)
@@ -92,16 +96,19 @@ def evaluate(
     learner.eval()
     values: list[Tensor] = []
     start = time.perf_counter()
-    metric = "accuracy %"
+    metrics = dict[str, None]()
     try:
         with torch.no_grad():
             for done in range(0, tasks, batch):
                 # Whole batches are drawn and the surplus dropped, so that `tasks` does not change the first ones.
                 drawn = source.sample(batch, generator=generator)[: tasks - done].to(where)
                 values.append(judge(learner, drawn, noise).double().cpu())
-                metric = "mean squared error" if drawn.n_way is None else "accuracy %"
+                metrics["mean squared error" if drawn.n_way is None else "accuracy %"] = None
     finally:
         learner.train(training)
+    if len(metrics) > 1:
+        raise TaskError(f"these tasks have no one metric: {' and '.join(metrics)}. Evaluate each kind by itself.")
+    (metric,) = metrics
     found = torch.cat(values)
     if n := int((lost := ~found.isfinite()).sum()):
         said = f"adapting to {n} of {tasks} tasks diverged: not all answers to them are finite"
@@ -118,12 +125,20 @@ def judge(learner: Learner, tasks: Task, generator: Generator | None = None) -> 
     makes that of its task so.
     """
     check_finite("query targets", tasks.query.y, tasks.query.mask)
-    predicted = learner.adapt(tasks, generator=generator)(tasks.query.cleared().x)
+    if tasks.query.mask is not None:  # each by itself: queries that help one another are not helped by what is no query
+        return torch.cat([judge(learner, real_queries(tasks[i : i + 1]), generator) for i in range(len(tasks))])
+    if not tasks.query.n:
+        return torch.zeros(len(tasks), dtype=torch.float64)
+    predicted = learner.adapt(tasks, generator=generator)(tasks.query.x)
     if tasks.n_way is None:
         right = (predicted.mean - tasks.query.y).square().mean(-1)
     else:
         best = predicted.logits.max(-1)  # type: ignore[attr-defined]
         right = (100.0 * (best.indices == tasks.query.y)).masked_fill(best.values.isnan(), math.nan)
-    real = tasks.query.real()
-    # Double throughout, so that all right is 100 and not 100.000003.
-    return right.double().masked_fill(~real, 0.0).sum(1) / real.sum(1).clamp_min(1)
+    return right.double().mean(1)  # double throughout, so that all right is 100 and not 100.000003
+
+
+def real_queries(task: Task) -> Task:
+    """A single task without the queries that are masked out."""
+    query, real = task.query, task.query.real()[0]
+    return replace(task, query=Examples(query.x[:, real], query.y[:, real]))

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from quickstudy.errors import DeviceLostError, DivergedError, OutputExistsError, ShapeError
+from quickstudy.errors import DeviceLostError, DivergedError, ForeignArtefactError, OutputExistsError, ShapeError
 from quickstudy.learners.boundary import check_finite
 from quickstudy.learners.learner import Learner
 from quickstudy.nets.choices import check_choices
@@ -131,7 +131,7 @@ def meta_train(
         "clip": clip,
         "seed": seed,
         "precision": fabric.strategy.precision.precision,
-        **({"steps": steps} if schedule == "cosine" else {}),
+        **({"steps": steps} if schedule == "cosine" or type(learner).at is not Learner.at else {}),
     }
     if folder is not None and (folder / CHECKPOINT).exists():
         if not resume:
@@ -256,6 +256,12 @@ class _Run:
         self.noise = Generator().manual_seed(seed + NOISE)  # apart, so that all learners meet the same tasks
         self.history = History()
         self.best: dict[str, Tensor] | None = None
+        parameters = dict(learner.named_parameters()).keys()
+        self.watched = [
+            name
+            for name, value in learner.state_dict().items()
+            if isinstance(value, Tensor) and (name in parameters or bool(value.isfinite().all()))
+        ]
         torch.manual_seed(seed)
 
     def set_rates(self, factor: float) -> None:
@@ -298,11 +304,13 @@ class _Run:
         precision.optimizer_step(self.optimizer)
 
     def is_finite(self) -> bool:
-        """Whether all parameters and buffers are."""
-        return all(bool(value.isfinite().all()) for value in self.learner.state_dict().values())
+        """Whether all parameters are, and the buffers that were when the run began: a mask may hold infinities."""
+        state = self.learner.state_dict()
+        return all(bool(state[name].isfinite().all()) for name in self.watched)
 
     def state(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        device = self.fabric.device
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None  # alike on all devices
         return {
             "learner": self.learner.state_dict(),
             "best": self.best,
@@ -316,13 +324,19 @@ class _Run:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
+        try:
+            self.learner.load_state_dict(state["learner"])
+        except RuntimeError as error:
+            said = str(error).strip().splitlines()[-1].strip()
+            raise ForeignArtefactError(
+                f"the checkpoint is of another network ({said}) Resume with its own, or choose another folder."
+            ) from None
         self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])
         torch.set_rng_state(state["random_state"])
-        if torch.cuda.is_available() and state["cuda_random_state"]:
-            torch.cuda.set_rng_state_all(state["cuda_random_state"])
+        if self.fabric.device.type == "cuda" and state["cuda_random_state"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random_state"], self.fabric.device)
         self.history = History.from_settings(state["history"])

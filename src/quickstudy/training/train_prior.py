@@ -16,7 +16,7 @@ from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.history import Progress
-from quickstudy.training.meta_train import Schedule, check_plan, meta_train, one_device
+from quickstudy.training.meta_train import HOW, Schedule, check_plan, meta_train, one_device
 from quickstudy.training.origin import origin
 from quickstudy.training.unknown import calibrate, to_settings
 
@@ -119,7 +119,7 @@ def train_prior(
     """
     say, plan, folder = on_stage or (lambda stage: None), plan or Plan(), None if out is None else Path(out)
     refuse_to_replace(folder, resume=resume, source=splits.folder)
-    n_query = plan.n_query or most_queries(plan.n_shot, splits.train, splits.validation)
+    n_query = most_queries(plan.n_shot, splits.train, splits.validation) if plan.n_query is None else plan.n_query
     tasks = {"n_way": plan.n_way, "n_shot": plan.n_shot, "n_query": n_query}
 
     def episodes(part: LabelledSet) -> Episodes:
@@ -160,6 +160,7 @@ def train_prior(
             **tasks,
             "validation_tasks": plan.validation_tasks,
             **recipe.to_settings(),
+            "options": {name: value for name, value in chosen.items() if name not in HOW},
         },
         fabric=fabric,
         on_progress=on_progress,
