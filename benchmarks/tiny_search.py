@@ -128,6 +128,10 @@ class Listed(Limited):
         super().__init__(space, frozenset(members).__contains__, members)
         self._near: dict[Architecture, list[Architecture]] = {}
 
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """Itself: what was measured under two names is there twice."""
+        return architecture
+
     def sample(self, *, generator: Generator) -> Architecture:
         """One of them, uniformly."""
         return self.starts[draw(len(self.starts), generator)]

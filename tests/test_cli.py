@@ -662,9 +662,10 @@ def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
         (("search", "nothing-here"), "neither a file or folder here"),
         (("search", "digits", "--max-params", "lots"), "lots"),
         (("search", "digits", "--size", "9"), "size=9"),
+        (("search", "digits", "--seconds", "inf"), "--seconds inf never ends without --trials"),
     ],
 )
 def test_a_search_that_cannot_begin_says_why(quickstudy, tmp_path, arguments, said):
-    code, _, errors = quickstudy(*arguments, "--seconds", "2", "--workers", "1", "--out", tmp_path / "out")
+    code, _, errors = quickstudy(*arguments[:2], "--seconds", "2", *arguments[2:], "--workers", "1", "--out", tmp_path)
     assert code != 0
     assert said in " ".join(errors.split())

@@ -13,8 +13,9 @@ from quickstudy.nas.build import Limits
 from quickstudy.nas.network import load_network
 from quickstudy.nas.train import answer
 from quickstudy.report import Score
-from quickstudy.search_data import ONNX, STUDIES, TABLE, search_data, warnings
+from quickstudy.search_data import ONNX, STUDIES, TABLE, nearest_neighbour, search_data, warnings
 from quickstudy.tasks.load_task import load_task
+from quickstudy.tasks.task import Examples, Task
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,19 @@ def test_the_table_has_a_row_for_each_architecture_that_was_tried(found):
     assert [row["architecture"] for row in rows] == [str(one.architecture) for one in result.result.tried]
     assert all(int(row["parameters"]) <= 2000 for row in rows)
     assert all(float(row["latency ms"]) > 0 for row in rows)
+    for row, one in zip(rows, result.result.tried):
+        assert float(row["accuracy %"]) == pytest.approx(one.accuracies[-1].percent, abs=0.01)
+        assert float(row["expected after the last rung %"]) == pytest.approx(one.value, abs=0.01)
+    final = {str(a): share.percent for a, share in result.result.finalists}
+    in_the_end = {row["architecture"]: float(p) for row in rows if (p := row["accuracy in the end %"])}
+    assert in_the_end == pytest.approx(final, abs=0.01)
+
+
+def test_what_is_masked_is_no_test_example():
+    x, y = torch.arange(6.0).view(1, 6, 1, 1), torch.tensor([[0, 1, 0, 1, 0, -1]])
+    real = torch.tensor([[True] * 5 + [False]])
+    score = nearest_neighbour(Task(Examples(x, y.clamp_min(0)), Examples(x, y, real), 2))
+    assert (score.n, score.mean) == (5, 100.0)
 
 
 def test_the_report_and_the_files_say_the_same_as_the_result(found, arrays):

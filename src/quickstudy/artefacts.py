@@ -16,7 +16,13 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from quickstudy.errors import DamagedArtefactError, DataNotFoundError, ForeignArtefactError, NewerArtefactError
+from quickstudy.errors import (
+    ArchitectureError,
+    DamagedArtefactError,
+    DataNotFoundError,
+    ForeignArtefactError,
+    NewerArtefactError,
+)
 
 FORMAT = 1
 MANIFEST, WEIGHTS = "prior.json", "weights.safetensors"
@@ -182,5 +188,5 @@ def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[s
     """`read(settings)`, where a missing or impossible value is a damaged artefact."""
     try:
         return read(settings)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchitectureError) as error:
         raise DamagedArtefactError(f"{folder / MANIFEST} lacks or misstates a setting: {error!r}.") from None

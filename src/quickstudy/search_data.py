@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from quickstudy.artefacts import WEIGHTS, write_atomically
-from quickstudy.errors import TooFewExamplesError
 from quickstudy.experience.proposer import Proposer
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import provenance
@@ -29,7 +28,7 @@ from quickstudy.nas.trainer import real
 from quickstudy.nas.tried import Progress
 from quickstudy.report import Attempt, Cost, Score, SearchReport, one_of_each, render
 from quickstudy.tasks.load_task import NamedTask
-from quickstudy.tasks.task import Task
+from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
 NETWORK, ONNX, TABLE, REPORT, STUDIES = "network", "model.onnx", "architectures.csv", "report.html", "studies.db"
@@ -128,7 +127,7 @@ def summary(
     tried = [one for one in result.tried if one.fits]
     chosen = [one.architecture for one in tried].index(result.architecture)
     final = {architecture: share.percent for architecture, share in result.finalists}
-    labels = torch.bincount(data.task.support.y[0], minlength=len(data.class_names)).tolist()
+    labels = torch.bincount(real(data.task.support)[1], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
     shape = ", ".join(map(str, result.space.shape))
     return SearchReport(
@@ -145,14 +144,14 @@ def summary(
             Cost("peak memory", cost.peak_memory, limits.max_memory, "bytes"),
             Cost("latency", result.latency, limits.max_latency, "ms"),
         ),
-        test=scored("found by the search", "test", result.test),
+        test=None if result.test is None else scored("found by the search", "test", result.test),
         expected=scored("found by the search", "validation", result.expected),
         went_on=result.further > 0,
         baselines=() if neighbour is None else (neighbour,),
         attempts=tuple(
             Attempt(
                 i,
-                one.at,
+                result.ended if one.architecture in final else one.at,
                 final.get(one.architecture, one.value),
                 one.cost.parameters,
                 one.latency,
@@ -189,21 +188,20 @@ def summary(
     )
 
 
-def scored(method: str, setting: str, share: Share | None) -> Score:
+def scored(method: str, setting: str, share: Share) -> Score:
     """A share as the report shows it."""
-    if share is None:
-        raise TooFewExamplesError("the query set is empty, and a report says how the network does on it.")
     return Score(method, setting, share.percent, None, share.n, None, share.low, share.high)
 
 
 def nearest_neighbour(task: Task) -> Score | None:
     """How well the most similar example of the support set names those of the query set, which needs no network."""
-    if not task.query.n:
+    x, y = real(task.query)
+    if not len(y):
         return None
-    predictor = NearestNeighbour().adapt(task)
-    answers = [predictor(part[None]).probs.argmax(-1)[0] for part in task.query.x[0].split(QUERIES)]  # type: ignore[attr-defined]
-    right = int((torch.cat(answers) == task.query.y[0]).sum())
-    return scored("nearest neighbour", "test", Share(right, task.query.n))
+    support, query = (Examples(*(each[None] for each in real(part))) for part in (task.support, task.query))
+    predictor = NearestNeighbour().adapt(Task(support, query, task.n_way))
+    answers = [predictor(part[None]).probs.argmax(-1)[0] for part in x.split(QUERIES)]  # type: ignore[attr-defined]
+    return scored("nearest neighbour", "test", Share(int((torch.cat(answers) == y).sum()), len(y)))
 
 
 def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, short: bool) -> tuple[str, ...]:
@@ -241,10 +239,13 @@ def table(result: SearchResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     costs = ("parameters", "multiply_adds", "peak_memory")
-    writer.writerow(["architecture", *costs, "latency ms", "accuracy %", "trainings", "seconds", "failure"])
+    accuracies = ("accuracy %", "expected after the last rung %", "accuracy in the end %")
+    writer.writerow(["architecture", *costs, "latency ms", *accuracies, "trainings", "seconds", "failure"])
+    final = {architecture: share.percent for architecture, share in result.finalists}
     for one in result.tried:
-        value = "" if one.value is None else f"{one.value:.2f}"
         numbers = [getattr(one.cost, cost) for cost in costs]
-        measured = [f"{one.latency:.4g}", value, len(one.accuracies), f"{one.seconds:.2f}", one.why or ""]
+        last = one.accuracies[-1].percent if one.accuracies else None
+        values = ["" if value is None else f"{value:.2f}" for value in (last, one.value, final.get(one.architecture))]
+        measured = [f"{one.latency:.4g}", *values, len(one.accuracies), f"{one.seconds:.2f}", one.why or ""]
         writer.writerow([one.architecture, *numbers, *measured])
     return text.getvalue()

@@ -293,6 +293,16 @@ def test_a_choice_that_is_interrupted_again_and_again_has_failed():
         assert record.trials() == [Trial(ticket.choice, None)]
 
 
+def test_a_choice_whose_trial_was_interrupted_here_is_tried_again():
+    with Record.open(None, TASK, parameters()) as record:
+        first = record.next(Near(), TASK, SPACE)
+        record.interrupt(first.number)
+        again = record.next(Near(), TASK, SPACE)
+        assert (again.choice, again.attempt) == (first.choice, 2)
+        record.finish(again.number, 0.5)
+        assert [(trial.choice, trial.value) for trial in record.trials()] == [(first.choice, 0.5)]
+
+
 def test_an_interrupted_choice_that_no_longer_keeps_to_the_limits_is_left_alone():
     study = open_study(None, TASK, parameters())
     with Record(study, parameters()) as record:

@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -129,3 +131,34 @@ def test_of_the_finalists_the_best_within_the_latency_is_delivered_and_else_the_
     assert first_within([3.0, 1.0], 2.0) == 1
     assert first_within([3.0, 1.0], 3.0) == 0
     assert first_within([3.0, 1.0], 0.5) == 1
+
+
+def test_of_one_data_set_alone_aon_has_nothing_to_learn(prior):
+    rows = {name: replace(each, data="one") for name, each in experience().items()}
+    found = learn_search_prior(rows, members=1, width=8, epochs=2, iterations=2)
+    assert found.aon is None
+
+
+@pytest.mark.parametrize("text", ["x", "tiny/1 0-1=conv1", "width=5"])
+def test_a_portfolio_that_no_search_can_use_is_damage(prior, tmp_path, text):
+    save_search_prior(tmp_path, prior)
+    manifest = json.loads((tmp_path / "prior.json").read_text())
+    known = manifest["settings"]["portfolio"]
+    known[0] = re.sub("width=[0-9]+", text, known[0]) if text.startswith("width") else text
+    (tmp_path / "prior.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedArtefactError, match="lacks or misstates a setting"):
+        load_search_prior(tmp_path)
+
+
+def test_a_proposal_depends_on_what_was_tried_and_not_on_what_was_asked(prior):
+    space = SPACES["small"]
+    task, within = prior.describe(toy_task(space), "new"), Limits(max_params=3000).within(space)
+    asked, trials = prior.proposer(drawn=32), []
+    for i in range(8):
+        fresh = prior.proposer(drawn=32)
+        (one,), (other,) = (
+            each.propose(task, tuple(trials), within, generator=Generator().manual_seed(i)) for each in (asked, fresh)
+        )
+        assert one == other == space.canonical(one)
+        trials.append(Trial(one, float(i % 3)))
+    assert len({space.graph(trial.choice) for trial in trials}) == 8

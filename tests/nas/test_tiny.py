@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from quickstudy.errors import ArchitectureError, ShapeError
+from quickstudy.nas.build import count
 from quickstudy.nas.tiny import MOST_WEIGHTS, OPERATIONS, Tiny, alive, weights
 
 SPACES = [
@@ -23,6 +24,24 @@ CELL = ("conv3", "none", "none", "skip_connect", "conv1", "none")
 def test_the_text_of_an_architecture_is_read_back_as_itself(space, seed):
     a = space.sample(generator=Generator().manual_seed(seed))
     assert space.parse(str(a)) == a
+
+
+@spaces
+@given(seed=st.integers(0, 2**31))
+def test_the_canonical_member_is_the_same_network(space, seed):
+    a = space.sample(generator=Generator().manual_seed(seed))
+    b = space.canonical(a)
+    assert space.parse(str(b)) == b == space.canonical(b)
+    assert space.graph(b) == space.graph(a)
+    assert count(space, b) == count(space, a)
+
+
+@spaces
+@given(seed=st.integers(0, 2**31))
+def test_neighbours_that_are_the_same_network_have_one_canonical_member(space, seed):
+    a = space.sample(generator=Generator().manual_seed(seed))
+    for b in space.neighbours(a):
+        assert (space.canonical(a) == space.canonical(b)) == (space.graph(a) == space.graph(b))
 
 
 @spaces

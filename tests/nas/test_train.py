@@ -243,6 +243,14 @@ def test_a_shift_moves_examples_by_at_most_so_much(size):
     torch.testing.assert_close(found.flatten(1).sum(1), torch.ones(300))
 
 
+def test_along_a_short_side_examples_are_moved_by_less():
+    x = torch.zeros(300, 1, 9, 90)
+    x[:, 0, 4, 45] = 1
+    found = augmented(x, Schedule(shift=10), seeded())
+    rows, columns = torch.unravel_index(found.flatten(1).argmax(1), (9, 90))
+    assert (int((rows - 4).abs().max()), int((columns - 45).abs().max())) == (1, 10)
+
+
 def test_a_series_and_a_table_can_be_trained_on():
     y = torch.arange(20) % 2
     space = Tiny(shape=(1, 16), n_classes=2)

@@ -96,6 +96,8 @@ def search_many(
     if tested < FEW:
         note(f"only {tested} tasks were tested on: give more --seconds for narrower intervals")
     for role, one in roles(result).items():
+        if limits.max_latency is not None and one.latency > limits.max_latency:
+            note(f"measured once more, it takes {one.latency:.3g} ms, and the limit is {limits.max_latency:g} ms")
         tell(f"{role}: [bold]{escape(str(one.architecture))}[/]")
     tell(f"all figures: {escape(str(out / JSON))} and {escape(str(out / CSV))} ({result.seconds:.0f} s)")
 

@@ -1,5 +1,6 @@
 """`quickstudy search`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -109,7 +110,10 @@ def search(
     """
     # Typer's callbacks have made numbers of the texts.
     limits = Limits(max_params, max_memory, max_madds, max_latency)  # type: ignore[arg-type]
-    budget = Budget(seconds=seconds, trials=trials, workers=workers or min(4, cores()))
+    if math.isinf(seconds) and trials is None:
+        raise typer.BadParameter("--seconds inf never ends without --trials. Say how many.")
+    until = None if math.isinf(seconds) else seconds
+    budget = Budget(seconds=until, trials=trials, workers=workers or min(4, cores()))
     if across is not None:
         if data is not None:
             raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")

@@ -212,6 +212,16 @@ class Record(Generic[C]):
         """Ends a trial that has no value and will not be tried again."""
         self._end(number, "FAIL", None, {SECONDS: seconds, **(attributes or {}), FAILED: why})
 
+    def interrupt(self, number: int) -> None:
+        """Ends a trial that says nothing of its choice; `next` gives that out again, three times at most."""
+        from quickstudy.experience.sampler import interrupt
+
+        trial = self._trial(number)
+        with plain_errors(self._where):
+            interrupt(self.study, trial._trial_id)
+        self._pulse.end(trial._trial_id)
+        del self._open[number], self._reports[number]
+
     def trials(self) -> list[Trial[C]]:
         """All that ended, in order, failures too."""
         return [entry.trial for entry in counted(self.history()) if entry.state != "running"]

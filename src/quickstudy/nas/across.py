@@ -210,9 +210,10 @@ def search_across(
         seed=seed,
         start=start,
         on_progress=on_progress,
+        best=CANDIDATES,
         to_the_end=False,
     )
-    candidates = hunted.best[:CANDIDATES]
+    candidates = hunted.best
 
     def tell(stage: str) -> None:
         if on_progress is not None:
@@ -239,7 +240,7 @@ def search_across(
         compared=tuple(compared),
         neighbour=nearest_neighbour(numbered, n),
         tried=hunted.tried,
-        seconds=time.perf_counter() - start,
+        seconds=hunted.before + time.perf_counter() - start,
         settings={
             "source": name,
             "classes a task": each.space.n_classes,

@@ -10,7 +10,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.aen import Prior
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.baselines.candidates import candidates, tried, worth
+from quickstudy.nas.baselines.candidates import candidates, worth
 from quickstudy.nas.known import Known
 from quickstudy.nas.space import Space
 from quickstudy.surrogates.acquisition import propose
@@ -127,19 +127,21 @@ class BayesianSearch(Proposer[Architecture, Space]):
         n: int,
         generator: Generator,
     ) -> Tensor:
-        """The candidates' numbers, ascending."""
+        """The candidates' numbers, by what they choose."""
         half = self.drawn // 2 if known.mean is not None else 0
         found = [left[torch.randperm(len(left), generator=generator)[: self.drawn - half]]]
         if known.mean is not None:
             found.append(left[known.mean[left].topk(min(half, len(left))).indices])
-        seen = tried(trials)
         best = sorted((trial for trial in trials if space.has(trial.choice)), key=worth, reverse=True)[:NEAR]
         near = [other for trial in best for other in space.neighbours(trial.choice)]
         if self.improve is not None:
             near += self.improve.propose(task, trials, space, n=max(n, IMPROVED), generator=generator)
-        found.append(known.numbers([other for other in near if other not in seen]))
-        chosen: Tensor = torch.cat(found).unique()
-        return chosen
+        found.append(known.numbers(near))
+        chosen = torch.cat(found).unique()
+        chosen = chosen[~torch.isin(chosen, known.numbers([trial.choice for trial in trials]))]
+        # in an order that does not hang on what was asked before: of two that promise the same, the first is tried
+        ordered = sorted(chosen.tolist(), key=lambda i: known.architectures[i].choices)
+        return torch.tensor(ordered, dtype=torch.int64)
 
     def incumbent(
         self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space

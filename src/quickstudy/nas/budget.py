@@ -40,6 +40,8 @@ class Budget:
         if self.seconds is None and self.trials is None:
             raise OutcomeError("a budget without seconds and without trials never ends. Give one of them.")
         for name, value in vars(self).items():
+            if value is not None and math.isinf(value):
+                raise OutcomeError(f"a budget with {name}={value} never ends. Give None, and a number of trials.")
             if value is not None and not value > 0:
                 raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
 

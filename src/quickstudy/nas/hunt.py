@@ -29,7 +29,7 @@ from quickstudy.nas.space import Space
 from quickstudy.nas.train import SHARE, Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
 from quickstudy.nas.tried import AT, LATENCY, RIGHT, Progress, Tried, number, read
-from quickstudy.nas.workers import KILLED, Workers, workers
+from quickstudy.nas.workers import Workers, workers
 from quickstudy.training.proportion import Share
 
 STEPS = 100
@@ -54,7 +54,7 @@ class Hunted:
     """What a search led to."""
 
     best: tuple[Tried, ...]
-    """Those that succeeded and keep to the limits, the best by their values first."""
+    """Some that succeeded and keep to the limits, the best by their values first."""
     finalists: tuple[tuple[Architecture, Outcome], ...]
     """What was trained to the end, the best by its validation accuracy first."""
     tried: tuple[Tried, ...]
@@ -62,6 +62,8 @@ class Hunted:
     """Networks that were measured, and not trained, for a prediction takes longer than the limit."""
     before: float
     """Seconds of searching before an interruption."""
+    ended: float
+    """Seconds of searching, those included, until the last training had ended."""
     steps: int
     """Of the shortest training."""
 
@@ -80,11 +82,13 @@ def hunt(
     start: float,
     on_progress: Callable[[Progress], None] | None,
     keep: bool = False,
+    best: int = FINALISTS,
     to_the_end: bool = True,
 ) -> Hunted:
     """Searches with a trainer, and trains the best to the end, unless that is left to others.
 
-    Arguments are those of `search`; `about` is that of `open_study`, and `start` is when the budget began.
+    Arguments are those of `search`; `about` is that of `open_study`, and `start` is when the budget began. `best` says
+    how many are chosen in the end.
     """
     space, latency = trainer.space, Latency(trainer, limits.max_latency)
     within = latency.within(limits.within(space), seed=seed)
@@ -109,10 +113,11 @@ def hunt(
             on_progress=on_progress or (lambda progress: None),
         )
         found.run(pool)
-        best = found.best()
-        finalists = found.train_to_the_end(found.finalists(), pool, keep=keep) if to_the_end else []
+        chosen = found.finalists(best)
+        finalists = found.train_to_the_end(chosen, pool, keep=keep) if to_the_end else []
         tried, slow = tuple(found.tried()), len(latency.too_slow)
-        return Hunted(tuple(best), tuple(finalists), tried, slow, found.before, found.steps)
+        ended = found.before + time.perf_counter() - start
+        return Hunted(tuple(chosen), tuple(finalists), tried, slow, found.before, ended, found.steps)
 
 
 def share(outcome: Outcome) -> Share:
@@ -172,6 +177,8 @@ class Hunt:
         generator = Generator().manual_seed(self.seed)
         drawn = [self.within.sample(generator=generator) for _ in range(DRAWN)]
         step = statistics.fmean(self.pace.seconds(self.cost(one), 1) for one in drawn)
+        if not step:  # the first few steps diverged: what follows will say so
+            return STEPS
         return max(STEPS // 2, min(2 * STEPS, int(self.budget.first_training / step)))
 
     def cost(self, architecture: Architecture) -> Cost:
@@ -223,9 +230,10 @@ class Hunt:
                 trial = running.pop(future)
                 try:
                     outcome = future.result()
-                except BrokenProcessPool:
+                except BrokenProcessPool:  # one was killed, and none of them says of which training
                     pool.lose()
-                    outcome = Outcome(None, 0.0, 0, KILLED)
+                    self.record.interrupt(trial.number)
+                    continue
                 later = self.go_on(trial, outcome)
                 if later is not None:
                     running[self.submit(pool, later)] = later
@@ -321,22 +329,20 @@ class Hunt:
             raise nothing_succeeded([one.why for one in tried])
         found = dict[Architecture, Tried]()
         for one in sorted(fitting, key=lambda one: -(one.value or 0.0)):
-            found.setdefault(one.architecture, one)
+            found.setdefault(self.trainer.space.canonical(one.architecture), one)  # the same network once
         return list(found.values())
 
-    def finalists(self) -> list[Tried]:
+    def finalists(self, n: int) -> list[Tried]:
         """The best whose latency, measured once more and longer, keeps to the limit; the fastest if none does."""
         best, most = self.best(), self.limits.max_latency
         if most is None:
-            return best[:FINALISTS]
-        found, again = list[Tried](), dict[int, float]()
-        for i, one in enumerate(best):
-            again[i] = self.trainer.latency(one.architecture, seconds=LONGER)
-            if again[i] <= most:
-                found.append(one)
-            if len(found) == FINALISTS:
+            return best[:n]
+        again = list[Tried]()
+        for one in best:
+            again.append(replace(one, latency=self.trainer.latency(one.architecture, seconds=LONGER)))
+            if len(found := [each for each in again if each.latency <= most]) == n:
                 break
-        return found or [best[min(again, key=again.__getitem__)]]
+        return found or [min(again, key=lambda each: each.latency)]
 
     def train_to_the_end(
         self, best: Sequence[Tried], pool: Workers, *, keep: bool

@@ -18,7 +18,7 @@ PARTS = 4
 
 @dataclass
 class Known:
-    """Architectures by number, and what is known of them before anything is tried.
+    """Architectures by number, and what is known of them before anything is tried; those that are one network share it.
 
     It remembers what it was asked of, and says the same whatever it was asked before.
 
@@ -46,9 +46,11 @@ class Known:
 
     def numbers(self, architectures: Sequence[Architecture]) -> Tensor:
         """Theirs, `(n,)`."""
-        new = list(dict.fromkeys(a for a in architectures if a not in self.place))
+        same = {a: self.space.canonical(a) for a in architectures if a not in self.place}
+        new = list(dict.fromkeys(a for a in same.values() if a not in self.place))
         for start in range(0, len(new), CHUNK):
             self._add(new[start : start + CHUNK])
+        self.place |= {a: self.place[one] for a, one in same.items()}
         return torch.tensor([self.place[a] for a in architectures], dtype=torch.int64)
 
     def _add(self, new: list[Architecture]) -> None:

@@ -69,6 +69,10 @@ class Limited(Space):
         """Whether it is a member of the whole, and allowed."""
         return self.space.has(architecture) and self.allowed(architecture)
 
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """That of the whole, which costs the same."""
+        return self.space.canonical(architecture)
+
     def sample(self, *, generator: Generator) -> Architecture:
         """A member, uniformly unless limits are tight."""
         for _ in range(REJECTED):

@@ -16,6 +16,7 @@ from quickstudy.experience.front import front
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
+from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.hunt import hunt, share
@@ -27,7 +28,7 @@ from quickstudy.nas.train import SHARE, Schedule, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome, TrainingSet, real
 from quickstudy.nas.tried import Progress, Tried
 from quickstudy.nas.workers import one_thread
-from quickstudy.tasks.task import Task
+from quickstudy.tasks.task import Task, check_labels
 from quickstudy.training.proportion import Share
 
 OBJECTIVE = "validation accuracy %"
@@ -69,6 +70,8 @@ class SearchResult:
     """Networks that were measured and not tried, for a prediction takes longer than the limit."""
     seconds: float
     """Of searching, those before an interruption included."""
+    ended: float
+    """Of them, until the finalists were trained."""
     settings: Mapping[str, str] = field(default_factory=dict)
     cut: str | None = None
     """Where the seconds were over before the final training had all its steps: how many it had."""
@@ -161,6 +164,8 @@ def search(
     space, data = open_task(task, seed)
     trainer, schedule = OnOneTask(space, data), schedule or Schedule.for_inputs(space.shape)
     known = "a proposer of your own"
+    if isinstance(proposer, BayesianSearch) and proposer.prior is None:
+        known = "nothing that earlier tasks taught"
     if proposer is None:
         prior = prior or shipped_prior()
         proposer = prior.proposer()
@@ -214,6 +219,7 @@ def search(
         tuple((one, share(of)) for one, of in finalists),
         hunted.too_slow,
         hunted.before + time.perf_counter() - start,
+        hunted.ended,
         {
             "began with": known,
             "first rung": f"{hunted.steps} steps",
@@ -281,6 +287,9 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
         raise ShapeError(
             "an input of the support set is not finite. Leave such examples out, or fill in what is missing."
         )
+    check_labels("query", task.query, task.n_way)
+    if not bool(real(task.query)[0].isfinite().all()):
+        raise ShapeError("an input of the query set is not finite. Leave such examples out, or fill the gaps.")
     if bool((x.abs() > LARGEST).any()):
         raise ShapeError(
             f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and their sums are not finite "

@@ -127,6 +127,8 @@ def learn_search_prior(
         aen, experience, folds=folds, **training_of, on_progress=lambda done, total: say("calibration", done, total)
     )
     calibrate(aen, experience, others, generator=generator)
+    if not others:
+        aon = None  # of one data set alone, AEN has seen all that AON could learn from
     if aon is not None:
         learn_to_improve(
             aon,
@@ -194,6 +196,8 @@ def load_search_prior(path: Path | str) -> SearchPrior:
         )
         aon = AON(space) if settings["aon"] else None
         best = tuple(map(Architecture.parse, settings.get("portfolio", ())))  # older ones have none
+        for architecture in best:
+            space.architecture(architecture.values)  # or complain; of series or of pictures, choices are the same
         return SearchPrior(aen, aon, TaskEncoder(size) if size else None, best, dict(settings["training"]))
 
     with torch.random.fork_rng(devices=[]):  # modules draw weights that are replaced at once

@@ -38,6 +38,10 @@ class Space(ABC):
         """Whether a combination of values is a member; all are, unless a space says otherwise."""
         return True
 
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The member that stands for all that are the same network; itself, unless a space says otherwise."""
+        return architecture
+
     @property
     def id(self) -> str:
         """`name/version`."""

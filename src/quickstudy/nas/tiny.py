@@ -118,6 +118,21 @@ class Tiny(Space):
         """Whether its cell's output depends on its input, and it is small enough."""
         return any(operation != "none" for operation in cell_of(architecture)) and weights(architecture) <= MOST_WEIGHTS
 
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The same network without edges that lead nowhere, and with the first way down where it has one stage.
+
+        Example:
+            >>> from quickstudy.nas.tiny import Tiny
+            >>> space = Tiny(shape=(1, 28, 28), n_classes=10)
+            >>> cell = ("conv3", "none", "none", "skip_connect", "none", "none")
+            >>> str(space.canonical(space.architecture((*cell, 8, 1, 1, "stride2", "max", "mean"))))[:60]
+            'tiny/1 0-1=none 0-2=none 1-2=none 0-3=skip_connect 1-3=none '
+        """
+        values: dict[str, Value] = {**architecture.values, **dict(zip(self.choices, cell_of(architecture)))}
+        if values["stages"] == 1:
+            values["down"] = DOWNS[0]
+        return Architecture(architecture.space, tuple(values.items()))
+
     def stages(self, architecture: Architecture) -> tuple[Stage, ...]:
         """Width and size of each stage."""
         values = architecture.values

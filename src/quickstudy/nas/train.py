@@ -268,7 +268,8 @@ def augmented(x: Tensor, schedule: Schedule, generator: Generator) -> Tensor:
     if schedule.shift:
         moves = torch.rand(len(x), 1, generator=generator) < schedule.moved
         for axis in range(2, x.dim()):
-            offsets = moves * torch.randint(-schedule.shift, schedule.shift + 1, (len(x), 1), generator=generator)
+            most = max(1, round(schedule.shift * x.shape[axis] / max(x.shape[2:])))
+            offsets = moves * torch.randint(-most, most + 1, (len(x), 1), generator=generator)
             places = (torch.arange(x.shape[axis]) + offsets).clamp(0, x.shape[axis] - 1).to(x.device)
             x = x.take_along_dim(places.view(len(x), *(-1 if i == axis else 1 for i in range(1, x.dim()))), axis)
     if schedule.flip:

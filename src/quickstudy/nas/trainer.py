@@ -169,6 +169,6 @@ def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) 
 
 
 def real(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of the only task of a batch, without what is masked, and pictures as floats."""
-    x, y = to_float(examples.x[0]), examples.y[0]
+    """Inputs and labels of the only task of a batch, without what is masked, in float32."""
+    x, y = to_float(examples.x[0]).float(), examples.y[0]
     return (x, y) if examples.mask is None else (x[examples.mask[0]], y[examples.mask[0]])
