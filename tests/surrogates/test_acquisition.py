@@ -8,10 +8,8 @@ from torch import Generator
 
 from quickstudy.errors import ShapeError
 from quickstudy.surrogates.acquisition import (
-    constrained,
     expected_improvement,
     log_expected_improvement,
-    log_probability_below,
     propose,
 )
 from quickstudy.surrogates.botorch_model import botorch_model
@@ -70,15 +68,6 @@ def test_what_is_known_improves_by_its_distance_or_not_at_all():
     mean, std = torch.tensor([2.0, 1.0, 0.0]), torch.zeros(3)
     assert expected_improvement(mean, std, 1.0).tolist() == [1.0, 0.0, 0.0]
     assert log_expected_improvement(mean, std, 1.0).tolist() == [0.0, -math.inf, -math.inf]
-
-
-def test_limits_multiply_and_come_first_while_nothing_keeps_to_them():
-    mean, std = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5])
-    feasible = log_probability_below(torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0]), 4.0)
-    improvement = log_expected_improvement(mean, std, 0.0)
-    product = expected_improvement(mean, std, 0.0) * torch.special.ndtr(torch.tensor([1.0, -1.0]))
-    assert torch.allclose(constrained(improvement, feasible).exp(), product)
-    assert constrained(None, feasible).argmax() == 0
 
 
 def test_one_proposal_is_the_best_by_expected_improvement(pool):

@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.errors import OutcomeError, ShapeError
-from quickstudy.surrogates.guard import log_bayes_factors, log_marginal, prior_weight
+from quickstudy.surrogates.guard import log_marginal, prior_weight
 
 CORRELATION = 0.9
 ERROR = math.sqrt(1 / CORRELATION**2 - 1)  # of a prior whose predictions have deviation 1
@@ -71,13 +71,6 @@ def test_predictions_that_are_alike_are_neither_confirmed_nor_refuted():
 def test_outcomes_that_are_alike_say_nothing():
     m, s, y = told(12, 3)
     assert prior_weight(m, s, torch.full_like(y, 0.1)) == 0.5
-
-
-def test_the_factor_grows_by_what_each_outcome_says():
-    m, s, y = told(9, 4)
-    all_of_them = log_bayes_factors(m, s, y)
-    assert torch.allclose(all_of_them[:6], log_bayes_factors(m[:6], s[:6], y[:6]), atol=1e-6)
-    assert (all_of_them[:2] == 0).all()
 
 
 def test_the_evidence_is_the_double_integral():

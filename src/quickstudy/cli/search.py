@@ -131,7 +131,7 @@ def search(
     folder = None if data.partition(":")[0] in NAMED else Path(data)
     cut_off = (out / TABLE).exists() and not (out / REPORT).exists()  # which is written last: the same command goes on
     with prepared(out, REPORT, *([] if cut_off else [ONNX]), force=force, source=folder):
-        with bar(f"reading {data}") as update:
+        with bar(f"reading {escape(data)}") as update:
             task = load_task(
                 data,
                 test=test,

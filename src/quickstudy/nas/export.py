@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from quickstudy.artefacts import write_atomically
 from quickstudy.errors import ExportError, MissingExtraError, ShapeError
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def export_onnx(
         compare("logits", found, wanted, path, allowed=TOLERANCE * max(1.0, wanted.abs().max().item()))
         if i >= len(BATCHES):
             compare("probabilities", found.softmax(1), wanted.softmax(1), path, allowed=TOLERANCE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    write_atomically(path, content)
     return path
 
 

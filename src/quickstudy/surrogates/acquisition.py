@@ -69,43 +69,6 @@ def log_h(z: Tensor) -> Tensor:
     return torch.where(z > -1, upper, log_density + lower)
 
 
-def log_probability_below(mean: Tensor, std: Tensor, limit: float) -> Tensor:
-    r"""$\log \Phi((\text{limit} - \mu) / \sigma)$: that a normal quantity, such as a latency, keeps to a limit.
-
-    Sums over independent limits are a joint probability. Where `std` is 0 it is 0, or -infinity beyond the limit.
-
-    Example:
-        >>> import torch
-        >>> from quickstudy.surrogates.acquisition import log_probability_below
-        >>> log_probability_below(torch.tensor([2.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 0.0]), limit=2.0)
-        tensor([-0.6931, 0.0000, -inf])
-    """
-    sure = torch.where(mean <= limit, 0.0, -math.inf).to(mean)
-    chance: Tensor = torch.special.log_ndtr((limit - mean) / std.where(std > 0, 1))
-    return chance.where(std > 0, sure)
-
-
-def constrained(log_improvement: Tensor | None, *log_feasible: Tensor) -> Tensor:
-    r"""The logarithm of expected improvement times the probability of keeping to every limit.
-
-    Args:
-        log_improvement: `(*n,)`; None while nothing that was tried keeps to the limits: what probably does comes first.
-        log_feasible: `(*n,)`, one a limit, independent of one another.
-
-    References:
-        Gardner et al., [Bayesian Optimization with Inequality
-        Constraints](https://proceedings.mlr.press/v32/gardner14.html), 2014.
-
-    Example:
-        >>> import torch
-        >>> from quickstudy.surrogates.acquisition import constrained
-        >>> constrained(torch.tensor([0.0, 1.0]), torch.tensor([-1.0, -3.0]))
-        tensor([-1., -2.])
-    """
-    parts = [] if log_improvement is None else [log_improvement]
-    return torch.stack([*parts, *log_feasible]).sum(0)
-
-
 def propose(
     candidates: Candidates,
     q: int,
@@ -149,7 +112,7 @@ def propose(
     found: list[int] = []
     for _ in range(min(q, int((free > -math.inf).sum()))):
         mean, std = candidates.moments()
-        score = constrained(log_expected_improvement(mean, exploration * std, best), free)
+        score = log_expected_improvement(mean, exploration * std, best) + free
         i = int(score.argmax())
         found.append(i)
         free = free.index_fill(0, torch.tensor([i]).to(free.device), -math.inf)

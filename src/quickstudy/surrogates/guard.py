@@ -60,20 +60,6 @@ def prior_weight(mean: Tensor, std: Tensor, values: Tensor, *, initial: float = 
     return float(odds.sigmoid())
 
 
-def log_bayes_factors(mean: Tensor, std: Tensor, values: Tensor) -> Tensor:
-    """`(t,)`: after each outcome, by how much the prior's log predictive density of all so far beats the constant's.
-
-    The first differences are the prequential scores: what each outcome says about the prior given those before it.
-
-    Args:
-        mean: `(t,)`.
-        std: `(t,)`.
-        values: `(t,)`.
-    """
-    m, s, y = checked(mean, std, values)
-    return torch.stack([log_bayes_factor(m[:i], s[:i], y[:i]) for i in range(1, len(y) + 1)])
-
-
 def log_bayes_factor(m: Tensor, s: Tensor, y: Tensor) -> Tensor:
     """That of all outcomes; 0 where they are fewer than three, or all alike."""
     if len(y) < 3 or y.std() <= 1e-12 * y.abs().max():
