@@ -316,14 +316,11 @@ class LearnerContract:
 
     def test_inputs_of_another_kind_are_taken_or_refused_in_one_sentence(self, case: Case) -> None:
         learner, tasks = case.learner(), case.tasks()
-        whole = tasks.map(lambda value: (255 * value).to(torch.uint8) if value.is_floating_point() else value)
-        if tasks.n_way is None:  # targets stay what they are
-            whole = replace(
-                tasks,
-                support=replace(tasks.support, x=whole.support.x),
-                query=replace(tasks.query, x=whole.query.x),
-            )
-        assert_taken_or_refused(learner, whole, "torch.uint8")
+        support, query = (
+            replace(part, x=(255 * part.x).to(torch.uint8) if part.x.is_floating_point() else part.x)
+            for part in (tasks.support, tasks.query)
+        )
+        assert_taken_or_refused(learner, replace(tasks, support=support, query=query), "torch.uint8")
 
     def test_inputs_of_another_size_are_taken_or_refused_in_one_sentence(self, case: Case) -> None:
         learner, tasks = case.learner(), case.tasks()
