@@ -3,6 +3,7 @@
     python benchmarks/maml_speed.py                  everything, into results/maml_speed.json: 10 to 15 minutes
     python benchmarks/maml_speed.py --steps 5        one of its two parts, beside the other's rows
     python benchmarks/maml_speed.py --device cuda    the same on a GPU, into results/maml_speed_cuda.json
+    python benchmarks/maml_speed.py --machine epyc   on another machine, beside this one's, into maml_speed_epyc.json
     python benchmarks/maml_speed.py --where          only where our time goes, by torch's profiler, into the same file
     python benchmarks/maml_speed.py --smoke          tiny, into a temporary folder: does everything run and agree?
 
@@ -414,6 +415,7 @@ def facts(made: Comparison, size: Size, steps: int, device: str) -> dict[str, An
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--machine", metavar="NAME", help="of the file, beside that of another machine")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every method (%(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch (%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
@@ -454,7 +456,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_result(arguments: argparse.Namespace, size: Size, folder: Path) -> Result:
     """The file: a new one for all numbers of steps, else the one that there is."""
-    name = "maml_speed" if arguments.device == "cpu" else f"maml_speed_{arguments.device}"
+    of = [] if arguments.device == "cpu" else [arguments.device]
+    name = "_".join(["maml_speed", *of, *([arguments.machine] if arguments.machine else [])])
     if tuple(arguments.steps) == STEPS and not arguments.where:
         (folder / f"{name}.json").unlink(missing_ok=True)
     return Result(
