@@ -126,7 +126,6 @@ def summary(
     limits, cost = result.limits, result.cost
     tried = [one for one in result.tried if one.fits]
     chosen = [one.architecture for one in tried].index(result.architecture)
-    final = {architecture: share.percent for architecture, share in result.finalists}
     labels = torch.bincount(real(data.task.support)[1], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
     shape = ", ".join(map(str, result.space.shape))
@@ -151,11 +150,11 @@ def summary(
         attempts=tuple(
             Attempt(
                 i,
-                result.ended if one.architecture in final else one.at,
-                final.get(one.architecture, one.value),
+                result.ended if one.architecture in result.final else one.at,
+                result.final.get(one.architecture, one.value),
                 one.cost.parameters,
                 one.latency,
-                1.0 if one.architecture in final else ETA ** (len(one.accuracies) - RUNGS - 1),
+                1.0 if one.architecture in result.final else ETA ** (len(one.accuracies) - RUNGS - 1),
             )
             for i, one in enumerate(tried)
         ),
@@ -241,7 +240,7 @@ def table(result: SearchResult) -> str:
     costs = ("parameters", "multiply_adds", "peak_memory")
     accuracies = ("accuracy %", "expected after the last rung %", "accuracy in the end %")
     writer.writerow(["architecture", *costs, "latency ms", *accuracies, "trainings", "seconds", "failure"])
-    final = {architecture: share.percent for architecture, share in result.finalists}
+    final = result.final
     for one in result.tried:
         numbers = [getattr(one.cost, cost) for cost in costs]
         last = one.accuracies[-1].percent if one.accuracies else None

@@ -367,7 +367,7 @@ def test_of_two_finalists_none_is_the_other_by_another_name():
     assert len({result.space.graph(architecture) for architecture, _ in result.finalists}) == 2
 
 
-def test_inputs_in_any_precision_are_searched_with_and_masked_ones_are_not():
+def test_inputs_in_any_precision_are_searched_with():
     task = toy(n=30)
     result = run(replace(task, support=Examples(task.support.x.double(), task.support.y)))
     assert result.expected == run(task).expected

@@ -76,18 +76,22 @@ class SearchResult:
     cut: str | None = None
     """Where the seconds were over before the final training had all its steps: how many it had."""
 
+    @property
+    def final(self) -> dict[Architecture, float]:
+        """The validation accuracy of the finalists, in per cent."""
+        return {architecture: share.percent for architecture, share in self.finalists}
+
     def front(self, cost: str = "parameters") -> list[tuple[Architecture, float, float]]:
         """Architecture, cost and accuracy of those within the limits that nothing beats in both, the cheapest first.
 
         Args:
             cost: `parameters`, `multiply_adds`, `peak_memory` or `latency`.
         """
-        final = {architecture: share.percent for architecture, share in self.finalists}
         known = []
         for one in self.tried:
             price = one.latency if cost == "latency" else getattr(one.cost, cost)
             if one.value is not None and one.fits:
-                known.append((one.architecture, float(price), final.get(one.architecture, one.value)))
+                known.append((one.architecture, float(price), self.final.get(one.architecture, one.value)))
         return front(known, cost=lambda one: one[1], value=lambda one: one[2])
 
 
