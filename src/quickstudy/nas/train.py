@@ -54,8 +54,8 @@ class Schedule:
     label_smoothing: float = 0.0
     """The part of a label's weight that is spread evenly over all classes."""
     shift: int = 0
-    """Pixels, or steps in time, by which an example is moved at most, at random; its border is repeated. Along a shorter
-    side it is moved by as much less, and by one at least."""
+    """Pixels, or steps in time, by which an example is moved at most, at random; its border is repeated. Along a
+    shorter side it is moved by as much less, and by one at least."""
     moved: float = 0.5
     """The probability with which that is done to it, each time that it is seen."""
     flip: bool = False
