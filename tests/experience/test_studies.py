@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 import torch
@@ -255,6 +255,46 @@ def test_they_do_where_some_are_killed(tmp_path):
     with Record.open(path, TASK, parameters()) as record:
         work(record)
         assert Counter(trial.choice for trial in record.trials()) == Counter(SPACE)
+
+
+@forks
+def test_processes_that_share_a_study_try_no_more_than_they_may(tmp_path):
+    path, tried = tmp_path / "studies.db", tmp_path / "tried"
+
+    def share():
+        with Record.open(path, TASK, parameters(), seed=3) as record:
+            while (ticket := record.next(Near(), TASK, SPACE, most=5)) is not None:
+                with tried.open("a") as file:
+                    file.write(f"{ticket.number}\n")
+                record.finish(ticket.number, 0.5)
+
+    pids = [in_a_process(share) for _ in range(4)]
+    assert [exit_code(pid) for pid in pids] == [0] * 4
+    assert len(tried.read_text().split()) == 5
+
+
+@forks
+def test_processes_that_make_a_study_at_once_agree_on_what_it_is(tmp_path):
+    path, opened = tmp_path / "studies.db", tmp_path / "opened"
+    connect(path)
+
+    def make(seed):
+        with suppress(StudyError):
+            open_study(path, TASK, parameters(), about={"seed": seed})
+            with opened.open("a") as file:
+                file.write(f"{seed}\n")
+
+    pids = [in_a_process(lambda seed=seed: make(seed)) for seed in range(6)]
+    assert [exit_code(pid) for pid in pids] == [0] * 6
+    found = optuna.load_study(storage=f"sqlite:///{path}", study_name="digits in toy/1").user_attrs["about"]["seed"]
+    assert opened.read_text() == f"{found}\n"
+
+
+def test_a_study_whose_maker_was_killed_is_made_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "MAKING", 0.1)
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}", study_name="digits in toy/1")
+    with Record.open(tmp_path / "studies.db", TASK, parameters()) as record:
+        assert record.study.user_attrs["digest"] == "4f2a"
 
 
 def test_open_trials_count_as_tried():

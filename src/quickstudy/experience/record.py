@@ -121,7 +121,13 @@ class Record(Generic[C]):
         return record
 
     def next(
-        self, proposer: Proposer[C, S], task: TaskDescription, space: S, *, allowed: Callable[[C], bool] | None = None
+        self,
+        proposer: Proposer[C, S],
+        task: TaskDescription,
+        space: S,
+        *,
+        most: int | None = None,
+        allowed: Callable[[C], bool] | None = None,
     ) -> Ticket[C] | None:
         """What to try next, first of all what was interrupted; None where nothing is left.
 
@@ -131,6 +137,7 @@ class Record(Generic[C]):
             proposer: Chooses.
             task: What it is told of the task.
             space: What it chooses among.
+            most: Trials of the study, of all processes and those before an interruption; no limit by default.
             allowed: Whether an interrupted choice may be tried again; all may by default.
 
         Raises:
@@ -140,6 +147,8 @@ class Record(Generic[C]):
 
         from quickstudy.experience.sampler import NothingLeftError, ProposerSampler, interrupt
 
+        if most is not None and len(counted(self.history())) >= most:  # the sampler asks again, in its turn
+            return None
         began = list[int]()
 
         def begin(trial_id: int) -> None:
@@ -147,7 +156,7 @@ class Record(Generic[C]):
             self._pulse.begin(trial_id)
 
         self.study.sampler = sampler = ProposerSampler(
-            proposer, task, space, self.parameters, seed=self.seed, allowed=allowed, began=begin
+            proposer, task, space, self.parameters, seed=self.seed, most=most, allowed=allowed, began=begin
         )
         with plain_errors(self._where), quiet():
             trial = None

@@ -32,7 +32,7 @@ PAUSE = 0.02
 
 
 class NothingLeftError(StudyError):
-    """Nothing of a space is left to be proposed."""
+    """Nothing is left to be tried."""
 
 
 class ProposerSampler(optuna.samplers.BaseSampler, Generic[C, S]):
@@ -54,6 +54,7 @@ class ProposerSampler(optuna.samplers.BaseSampler, Generic[C, S]):
         space: What it chooses among.
         parameters: How its choices become parameters.
         seed: Of all randomness.
+        most: Trials of the study, of all processes; as many as there are choices by default.
         allowed: Whether the choice of an interrupted trial may be made again; all may by default.
         began: Is called with the id of each trial before it chooses.
 
@@ -69,11 +70,12 @@ class ProposerSampler(optuna.samplers.BaseSampler, Generic[C, S]):
         parameters: Parameters[C],
         *,
         seed: int = 0,
+        most: int | None = None,
         allowed: Callable[[C], bool] | None = None,
         began: Callable[[int], None] | None = None,
     ) -> None:
         self.proposer, self.task, self.space, self.parameters = proposer, task, space, parameters
-        self.seed, self.allowed, self.began = seed, allowed, began
+        self.seed, self.most, self.allowed, self.began = seed, most, allowed, began
         self.attempt = 1
         """How often the last choice has been made, with this time."""
 
@@ -93,15 +95,17 @@ class ProposerSampler(optuna.samplers.BaseSampler, Generic[C, S]):
         """The choice that waits to be made again, or else the proposer's.
 
         Raises:
-            NothingLeftError: Where it proposes nothing. The trial is failed then, as after every other error.
+            NothingLeftError: Where it proposes nothing, or there are as many trials as may be. The trial is failed
+                then, as after every other error.
         """
         try:
             found = entries(wait_for_turn(study, trial.number, self.parameters), self.parameters)
-            self.attempt = 1
+            tried, self.attempt = counted(found), 1
+            if self.most is not None and len(tried) >= self.most:
+                raise NothingLeftError(f"{len(tried)} trials were made, and {self.most} are asked for.")
             if again := interrupted(found, self.allowed):
                 self.attempt += sum(entry.key == again[0].key for entry in found)
                 return dict(self.parameters.encode(again[0].choice))
-            tried = counted(found)
             known = {entry.key for entry in tried}
             for choice in self.proposer.propose(
                 self.task,

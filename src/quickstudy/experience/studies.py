@@ -35,6 +35,8 @@ ANEW = "Choose another storage (--storage, or --out where it holds the studies),
 """The remedy where a study is of something else."""
 ATTEMPTS = 4
 """How often tables are made that another process may be making."""
+MAKING, PAUSE = 2.0, 0.02
+"""Seconds to wait for a study that another process is making, which may have been killed, and between looks."""
 _log = logging.getLogger(__name__)
 
 
@@ -177,20 +179,25 @@ def open_study(
     stated = json.loads(json.dumps(dict(about or {})))
     base = connect(storage)
     with plain_errors(where(base)), quiet():
-        study = optuna.create_study(storage=base, study_name=name, direction="maximize", load_if_exists=True)
-        there = study.user_attrs
-        if "digest" not in there:
+        try:
+            study, wait = optuna.create_study(storage=base, study_name=name, direction="maximize"), 0.0
+        except optuna.exceptions.DuplicatedStudyError:
+            study, wait = optuna.load_study(storage=base, study_name=name), MAKING
+        until = time.monotonic() + wait
+        while "digest" not in (there := study.user_attrs):  # which is written last
             if study.get_trials(deepcopy=False):
                 raise StudyError(f"the study {name!r} is not one of quickstudy's. Choose another name.")
-            there = {
+            if time.monotonic() < until:
+                time.sleep(PAUSE)
+                continue
+            for key, value in {
                 "task": task.name,
                 **embedded(task),
                 "space": parameters.space,
                 "about": stated,
                 "quickstudy": version("quickstudy"),
                 "digest": parameters.digest,
-            }
-            for key, value in there.items():
+            }.items():
                 study.set_user_attr(key, value)
     for what, found, asked in (
         ("is of the space", there["space"], parameters.space),

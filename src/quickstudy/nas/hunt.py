@@ -242,9 +242,10 @@ class Hunt:
     def begin(self) -> Running | None:
         """The next trial; None where the budget allows no other, or the space has none."""
         self.steps = self.settled()  # of two processes that made the study together, the later has the say
-        if self.is_over() or (self.budget.trials is not None and len(self.counted()) >= self.budget.trials):
+        if self.is_over():
             return None
-        ticket = self.record.next(self.proposer, self.task, self.within, allowed=self.may_be_tried)
+        most = self.budget.trials
+        ticket = self.record.next(self.proposer, self.task, self.within, most=most, allowed=self.may_be_tried)
         return None if ticket is None else Running(ticket.number, ticket.choice, self.latency(ticket.choice))
 
     def is_over(self) -> bool:
