@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy import MAML, MLP, Conv4, Examples, Task
+from quickstudy import MAML, MLP, Conv4, Examples, Learner, MAMLPlusPlus, MetaSGD, Reptile, Task
 from quickstudy.errors import ShapeError
 from quickstudy.learners.familiarity import familiarity
 from quickstudy.testing.learners import answers, double, picture_tasks, vector_tasks
@@ -117,7 +117,33 @@ class CountsCalls(nn.Module):
 def test_a_network_that_counts_its_calls_is_still_batched() -> None:
     maml, tasks = MAML(CountsCalls().double(), lr=0.3, steps=2), tasks_of()
     torch.testing.assert_close(maml.loss(tasks), MAML(maml.net, lr=0.3, steps=2, batching="loop").loss(tasks))
-    assert maml.inner.batching == "vmap"
+    assert not maml.inner.loops
+
+
+class TwoWays(nn.Module):
+    """Takes one of two ways by what it sees, which `vmap` refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(x)
+        return out if x.sum() > 0 else out.tanh()
+
+
+@pytest.mark.parametrize("make", [MAML, MAMLPlusPlus, MetaSGD, Reptile])
+def test_it_is_told_once_that_vmap_refuses_a_network(
+    make: Callable[..., Learner], caplog: pytest.LogCaptureFixture
+) -> None:
+    net, tasks = TwoWays().double(), tasks_of()
+    learner = make(net, lr=0.3, steps=2)
+    loss = learner.loss(tasks)
+    answers(learner, tasks)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "vmap refuses this network, so its tasks are taken one by one"
+    ]
+    torch.testing.assert_close(loss, make(net, lr=0.3, steps=2, batching="loop").loss(tasks))
 
 
 def test_masked_examples_that_are_no_numbers_change_no_step_and_no_familiarity():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Statistics = Literal["support", "transductive"]
 """What batch normalisation normalises queries by: the moments of the support set under the adapted weights, so that a
 query gets the same answer alone or among others; or those of the query set, as in the published code of MAML."""
+_refused = WeakSet[nn.Module]()
+"""Networks that `vmap` refuses. Inner loops that share one learn it together."""
 
 
 class Adapted(NamedTuple):
@@ -105,7 +108,7 @@ class InnerLoop:
     moments: Callable[[int], dict[str, Moments]] | None = None
     """`moments(step)` gives what layers normalise by at a step, support and queries; None: what `statistics` says."""
     batching: Literal["vmap", "loop"] = "vmap"
-    """How support sets are batched. A network that `vmap` refuses turns it to "loop", with a warning in the log."""
+    """How support sets are batched. A network that `vmap` refuses is taken in a loop, with a warning in the log."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.net.named_parameters()]
@@ -192,13 +195,18 @@ class InnerLoop:
         """
         return x.device.type == "cpu" and any(map(is_convolution, self.net.modules()))
 
+    @property
+    def loops(self) -> bool:
+        """Whether tasks are taken one by one."""
+        return self.batching == "loop" or self.net in _refused
+
     def vectorised(self, vectorised: Callable[[], T], each: Callable[[], T]) -> T:
         """`vectorised()`, or `each()` where `vmap` refuses the network, from then on.
 
         What was drawn before it refused is drawn again, so that a run which is resumed, and refused anew, draws no more
         than one that went on.
         """
-        if self.batching == "loop":
+        if self.loops:
             return each()
         noise = Noise(next(self.net.parameters()).device)
         try:
@@ -208,11 +216,11 @@ class InnerLoop:
             raise  # a smaller memory_budget is the remedy, not a loop over tasks
         except (RuntimeError, NotImplementedError, ValueError) as refusal:
             noise.restore("this attempt")
-            self.batching = "loop"
+            _refused.add(self.net)
             try:
                 found = each()
             except Exception:
-                self.batching = "vmap"  # the network fails by itself: its own error is the one to show
+                _refused.discard(self.net)  # the network fails by itself: its own error is the one to show
                 raise
             logger.warning("vmap refuses this network, so its tasks are taken one by one: %s", refusal)
             return found
@@ -302,7 +310,7 @@ class InnerLoop:
 
     def _gradients(self, loss: Callable[[Params], Tensor], phi: Params) -> Params:
         second = self._second_order()
-        if self.batching == "vmap":
+        if not self.loops:
             with nullcontext() if second else torch.no_grad():
                 gradients: Params = grad(loss)(phi)
                 return gradients
