@@ -1,19 +1,31 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import Budget
-from quickstudy.nas.build import Limits
-from quickstudy.nas.network import load_network
-from quickstudy.nas.train import answer
+from quickstudy.nas.build import Limits, build
+from quickstudy.nas.network import Network, load_network, save_network
+from quickstudy.nas.standardise import standardised
+from quickstudy.nas.tiny import Tiny
 from quickstudy.report import Score
-from quickstudy.search_data import ONNX, STUDIES, TABLE, nearest_neighbour, search_data, warnings
+from quickstudy.search_data import (
+    ONNX,
+    STUDIES,
+    TABLE,
+    nearest_neighbour,
+    search_data,
+    warnings,
+    with_onnx,
+    with_torch,
+)
 from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.task import Examples, Task
 
@@ -97,10 +109,30 @@ def test_the_lines_of_python_in_the_report_run(found, arrays):
     names = {"x": load_task(arrays).task.query.x[0]}
     exec(found[0].report.python, names)
     assert set(names["names"]) <= {"ant", "bee", "cat"}
-    names["x"] = names["x"].numpy()
+    told, names["x"] = names["names"], names["x"].numpy()
     exec(found[0].report.onnx, names)
-    best = answer(found[0].result.network, torch.from_numpy(names["x"])).argmax(1)
-    assert names["answers"].tolist() == best.tolist()
+    assert names["names"] == told
+
+
+def test_the_lines_of_python_read_a_new_picture_as_the_search_did(tmp_path, monkeypatch):
+    for name, level in (("dark", 40), ("bright", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (9, 7), (level, level + 5 * i, 0)).save(tmp_path / "pictures" / name / f"{i}.png")
+    data = load_task(tmp_path / "pictures", size=8, test=0.25)
+    space = Tiny(shape=data.shape, n_classes=2)
+    architecture = space.sample(generator=torch.Generator().manual_seed(0))
+    network = standardised(build(space, architecture), data.task.support.x[0]).eval()
+    save_network(tmp_path / "network", Network(space, architecture, network, data.class_names, data.inputs))
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 7), (40, 45, 0)).save("new.png")
+    names = {}
+    exec(with_torch(Path(), data), names)
+    same = data.task.everything.x[0]
+    found = (names["x"] == same).flatten(1).all(1)
+    assert int(found.sum()) == 1
+    torch.testing.assert_close(names["probabilities"], network(same[found]).softmax(1).detach())
+    assert "levels of 0 to 255 divided by 255" in with_onnx(Path(), data)
 
 
 def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path):

@@ -112,7 +112,7 @@ def search_data(
     write_atomically(out / TABLE, table(result).encode())
     say(f"exporting to ONNX, operator set {OPSET}, and comparing")
     some = real(data.task.support)[0][:COMPARED]
-    export_onnx(result.network, result.space.shape, out / ONNX, data.class_names, examples=some)
+    export_onnx(result.network, result.space.shape, out / ONNX, data.class_names, inputs=data.inputs, examples=some)
     say("writing the report")
     report = summary(data, result, out, warnings(data, result, score := nearest_neighbour(data.task), short), score)
     write_atomically(out / REPORT, render(report).encode())
@@ -128,7 +128,6 @@ def summary(
     chosen = [one.architecture for one in tried].index(result.architecture)
     labels = torch.bincount(real(data.task.support)[1], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
-    shape = ", ".join(map(str, result.space.shape))
     return SearchReport(
         data=data.name,
         class_names=data.class_names,
@@ -165,18 +164,8 @@ def summary(
         known=f"The search began with {result.settings['began with']}.",
         warnings=warned,
         files={name: path.stat().st_size for name, path in files.items()},
-        python=(
-            "import quickstudy\n"
-            f"found = quickstudy.load_network({(out / NETWORK).as_posix()!r})\n"
-            f"probabilities = found.module(x).softmax(1)  # x: (n, {shape}), float32\n"
-            "names = [found.class_names[i] for i in probabilities.argmax(1)]"
-        ),
-        onnx=(
-            "import numpy, onnxruntime\n"
-            f"session = onnxruntime.InferenceSession({(out / ONNX).as_posix()!r})\n"
-            f'(logits,) = session.run(["logits"], {{"input": x}})  # x: (n, {shape}), numpy.float32\n'
-            "answers = logits.argmax(1)"
-        ),
+        python=with_torch(out, data),
+        onnx=with_onnx(out, data),
         settings={
             **result.settings,
             "limits": str(limits),
@@ -185,6 +174,39 @@ def summary(
             "date": datetime.now(UTC).date().isoformat(),
         },
     )
+
+
+def with_torch(out: Path, data: NamedTask) -> str:
+    """Five lines of Python that use the network, from what the user has to the names of classes."""
+    if "encoder" in data.inputs:
+        made = 'x = quickstudy.PictureEncoder.from_settings(found.inputs["encoder"]).read("new.png")[None] / 255'
+    else:
+        made = f"x = x.float()  # {an_input(data)}"
+    return (
+        "import quickstudy\n"
+        f"found = quickstudy.load_network({(out / NETWORK).as_posix()!r})\n"
+        f"{made}\n"
+        f"probabilities = found.module(x).softmax(1)  # (n, {len(data.class_names)})\n"
+        "names = [found.class_names[i] for i in probabilities.argmax(1)]"
+    )
+
+
+def with_onnx(out: Path, data: NamedTask) -> str:
+    """Five lines of Python that use the export."""
+    return (
+        "import json, numpy, onnxruntime\n"
+        f"session = onnxruntime.InferenceSession({(out / ONNX).as_posix()!r})\n"
+        'class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])\n'
+        f'(logits,) = session.run(["logits"], {{"input": x.astype(numpy.float32)}})  # {an_input(data)}\n'
+        "names = [class_names[i] for i in logits.argmax(1)]"
+    )
+
+
+def an_input(data: NamedTask) -> str:
+    """What the network takes, in a comment."""
+    scale = ", levels of 0 to 255 divided by 255" if data.inputs.get("levels") == 255 else ""
+    made = ", read as `inputs` in the metadata says" if "encoder" in data.inputs else ""
+    return f"x: (n, {', '.join(map(str, data.shape))}){made}{scale}"
 
 
 def scored(method: str, setting: str, share: Share) -> Score:

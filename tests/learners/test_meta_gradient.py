@@ -213,6 +213,24 @@ def former_weight_norm() -> nn.Module:
         return nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 4)), nn.Tanh(), nn.Linear(4, 3))
 
 
+def normalised(norm: nn.Module) -> nn.Module:
+    """With a normalisation of 3 channels of 2."""
+    return nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Unflatten(1, (3, 2)), norm, nn.Flatten(), nn.Linear(6, 3))
+
+
+class Functional(nn.Module):
+    """Normalises by functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.rand(3) + 0.5), nn.Parameter(torch.rand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(x, None, None, self.gain, bias=self.shift, training=True)
+        x = torch.instance_norm(x.tanh(), self.gain, self.shift, None, None, True, 0.1, 1e-5, False)
+        return torch.layer_norm(x, (3, 2), weight=self.gain[:, None].expand(3, 2))
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap's, of fused attention in the query half
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
 @pytest.mark.parametrize(
@@ -222,8 +240,16 @@ def former_weight_norm() -> nn.Module:
         Attention,
         lambda: nn.Sequential(weight_norm(nn.Linear(6, 4)), nn.Tanh(), weight_norm(nn.Linear(4, 3), dim=1)),
         former_weight_norm,
+        lambda: normalised(nn.LayerNorm(2)),
+        lambda: normalised(nn.InstanceNorm1d(3, affine=True)),
+        lambda: normalised(nn.GroupNorm(3, 3)),
+        lambda: normalised(Functional()),
+        lambda: normalised(nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True)),
     ],
-    ids=["mlp", "attention", "weight norm", "former weight norm"],
+    ids=[
+        *("mlp", "attention", "weight norm", "former weight norm", "layer norm", "instance norm", "group norm"),
+        *("functions", "transformer"),
+    ],
 )
 def test_it_is_the_finite_difference(make: Callable[[], nn.Module], batching: Any) -> None:
     maml, tasks = MAML(make(), lr=0.2, steps=3, batching=batching), tasks_of(6)

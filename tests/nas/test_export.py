@@ -34,14 +34,17 @@ def trained(space: Tiny, *rest: str | int) -> nn.Module:
 )
 def test_an_exported_network_gives_the_logits_of_torch_for_any_batch(network, space, tmp_path, capfd, caplog):
     training = network.training
-    path = export_onnx(network, space.shape, tmp_path / "new" / "net.onnx", NAMES)
+    path = export_onnx(network, space.shape, tmp_path / "new" / "net.onnx", NAMES, inputs={"levels": 255})
     assert network.training is training
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelname != "DEBUG"]
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
-    assert {one.key: json.loads(one.value) for one in model.metadata_props} == {"class_names": NAMES}
+    assert {one.key: json.loads(one.value) for one in model.metadata_props} == {
+        "class_names": NAMES,
+        "inputs": {"levels": 255},
+    }
     assert b"quickstudy" not in path.read_bytes()
     assert b".py" not in path.read_bytes()
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 1  # the head's

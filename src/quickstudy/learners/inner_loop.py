@@ -301,7 +301,7 @@ class InnerLoop:
                 for same in zip(*found)
             ]
 
-        with twice_differentiable(self.net) if self._second_order() else nullcontext():
+        with twice_differentiable() if self._second_order() else nullcontext():
             return self.vectorised(vectorised, each)
 
     def _second_order(self) -> bool:

@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +35,14 @@ def export_onnx(
     path: str | Path,
     class_names: Sequence[str],
     *,
+    inputs: Mapping[str, object] | None = None,
     examples: Tensor | None = None,
 ) -> Path:
     """Writes a network in evaluation mode as ONNX, operator set 18, once it is known to compute the same.
 
     The file takes `input`, float32 `(batch, *shape)` with any batch, and gives `logits`, `(batch, classes)`. Its
-    metadata `class_names` is a JSON list in the order of the logits. Normalisation is folded into convolutions. Nothing
+    metadata `class_names` is a JSON list in the order of the logits, and `inputs` says in JSON how an input is made of
+    what a user has. Normalisation is folded into convolutions. Nothing
     in it tells of the machine that wrote it.
 
     Args:
@@ -48,6 +50,7 @@ def export_onnx(
         shape: Of one example.
         path: The file to write; folders are made, an older file is replaced.
         class_names: One a class.
+        inputs: Plain values, as `NamedTask` has them.
         examples: Real inputs `(n, *shape)`, on which the logits are compared too, and the probabilities of classes.
 
     Returns:
@@ -77,17 +80,17 @@ def export_onnx(
             "exports need onnx, onnxruntime and onnxscript: pip install 'quickstudy[nas]'."
         ) from error
     module, path = copy.deepcopy(module).cpu().float().eval(), Path(path)
-    inputs = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in BATCHES]
+    asked = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in BATCHES]
     if examples is not None:
-        inputs += [part.cpu().float() for part in examples.split(BATCH)]
+        asked += [part.cpu().float() for part in examples.split(BATCH)]
     with torch.no_grad():
-        expected = [module(x) for x in inputs]
+        expected = [module(x) for x in asked]
     if expected[0].shape[1:] != (len(class_names),):
         raise ShapeError(
             f"{len(class_names)} class names were given for outputs {tuple(expected[0].shape[1:])}; give one an output."
         )
-    content = bare(converted(module, shape), class_names)
-    for i, (found, wanted) in enumerate(zip(run(content, inputs), expected)):
+    content = bare(converted(module, shape), class_names, inputs or {})
+    for i, (found, wanted) in enumerate(zip(run(content, asked), expected)):
         compare("logits", found, wanted, path, allowed=TOLERANCE * max(1.0, wanted.abs().max().item()))
         if i >= len(BATCHES):
             compare("probabilities", found.softmax(1), wanted.softmax(1), path, allowed=TOLERANCE)
@@ -128,13 +131,14 @@ def converted(module: nn.Module, shape: Sequence[int]) -> "onnx.ModelProto":
     return program.model_proto
 
 
-def bare(model: "onnx.ModelProto", class_names: Sequence[str]) -> bytes:
-    """A model as bytes, with the names of the classes, and without torch's metadata, which quote files and folders."""
+def bare(model: "onnx.ModelProto", class_names: Sequence[str], inputs: Mapping[str, object]) -> bytes:
+    """A model as bytes with metadata of ours, and without torch's, which quote files and folders."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     model.metadata_props.add(key="class_names", value=json.dumps(list(class_names)))
+    model.metadata_props.add(key="inputs", value=json.dumps(dict(inputs)))
     return bytes(model.SerializeToString(deterministic=True))
 
 
