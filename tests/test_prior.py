@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy import Episodes, LabelledSet, Prior, Recipe, load, save
+from quickstudy import MAML, Episodes, LabelledSet, Prior, Recipe, RelationNetwork, load, relation_nets, save
 from quickstudy.errors import ArtefactError, DamagedArtefactError, DataNotFoundError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS
 
@@ -66,23 +66,46 @@ class Tied(nn.Module):
         return self.last(self.second(self.norm(self.first(x.flatten(1)).relu())))
 
 
-@pytest.mark.parametrize("name", ["prototypical_network", "maml", "reptile"])
+@pytest.mark.parametrize("name", ["prototypical_network", "maml", "reptile", "anil", "fine_tune"])
 def test_a_network_of_the_users_own_is_given_again_on_loading(tmp_path, name):
-    own = Recipe(name, None, SHAPE, 3)
+    own = Recipe(name, None, SHAPE, 3, recipe(name).options)
     learner = own.build(Tied()).eval()
     save(tmp_path, Prior(learner, own))
     found = load(tmp_path, net=Tied()).learner
     assert torch.equal(answers(found), answers(learner))
-    assert found.net.first.weight is found.net.second.weight
+    net = found.body if name == "anil" else found.net
+    assert net.first.weight is net.second.weight
     with pytest.raises(ShapeError, match="a network of your own: load"):
         load(tmp_path)
     with pytest.raises(DamagedArtefactError, match="do not fit"):
-        load(tmp_path, net=nn.Linear(784, 3))
+        load(tmp_path, net=nn.Sequential(nn.Flatten(), nn.Linear(784, 3)))
 
 
 def test_a_learner_of_several_networks_says_that_one_is_not_enough():
     with pytest.raises(ShapeError, match="relation_network is not made of one network"):
         Recipe("relation_network", None, SHAPE, 3).build(Tied())
+
+
+def test_a_learner_with_functions_is_constructed_again_on_loading(tmp_path):
+    def make(lr=0.1, **functions):
+        return MAML(Tied(), lr=lr, adapts=lambda name: name.startswith("last"), **functions)
+
+    learner = make().eval()
+    save(tmp_path, Prior(learner, Recipe("maml", None, SHAPE, 3)))
+    assert torch.equal(answers(load(tmp_path, learner=make()).learner), answers(learner))
+    told = r"was constructed with adapts, and this one with {}: construct it as it was, and load\(path, learner="
+    with pytest.raises(ShapeError, match=told.format("none")):
+        load(tmp_path, net=Tied())
+    with pytest.raises(ShapeError, match=told.format("adapts, regulariser")):
+        load(tmp_path, learner=make(regulariser=lambda phi: phi["last.bias"].sum()))
+    with pytest.raises(ShapeError, match=r"a MAML with lr=0\.1, and the learner has lr=0\.4"):
+        load(tmp_path, learner=make(lr=0.4))
+
+
+def test_a_learner_of_several_networks_is_constructed_again_on_loading(tmp_path):
+    learner, other = (RelationNetwork(*relation_nets(1, 4)).eval() for _ in range(2))
+    save(tmp_path, Prior(learner, Recipe("relation_network", None, SHAPE, 3)))
+    assert torch.equal(answers(load(tmp_path, learner=other).learner), answers(learner))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +206,7 @@ def test_a_matching_network_with_context_is_told_the_size_of_an_embedding():
     [
         (recipe("maml"), "the recipe makes a MAML, and the learner is a PrototypicalNetwork"),
         (recipe(width=5), r"of shape \(5.*and the learner has shape \(4"),
+        (Recipe(**vars(recipe()) | {"options": {"distance": "cosine"}}), "with distance='cosine', and the learner has"),
     ],
 )
 def test_a_learner_is_not_saved_with_a_recipe_that_makes_another(tmp_path, other, told):

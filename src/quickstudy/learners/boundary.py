@@ -22,7 +22,8 @@ PLAIN = str | int | float | None
 def refusing_init(init: Method) -> Method:
     """`init`, which refuses an option that is none of its choices, and a number of steps below zero.
 
-    The learner's `options` are then those of its own class, defaults among them, that are plain values.
+    The learner's `options` are then those of its own class, defaults among them, that are plain values, and its
+    `functions` the names of those that are functions, and were given.
     """
     signature = inspect.signature(init)
 
@@ -37,6 +38,13 @@ def refusing_init(init: Method) -> Method:
         given = signature.bind(self, *arguments, **options)
         given.apply_defaults()
         self.options = {name: value for name, value in given.arguments.items() if isinstance(value, PLAIN)}
+        self.functions = tuple(
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+            and callable(value := given.arguments[name])
+            and value is not parameter.default
+        )
 
     return checked
 

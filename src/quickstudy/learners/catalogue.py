@@ -59,6 +59,14 @@ class Recipe:
     """Of the network."""
 
     @property
+    def all_options(self) -> dict[str, Any]:
+        """Of the learner, with those that it has unless told otherwise, as far as they are plain values."""
+        entry = LEARNERS[self.learner]
+        defaults = {name: each.default for name, each in inspect.signature(entry.kind).parameters.items()}
+        plain = {name: value for name, value in defaults.items() if isinstance(value, (*_PLAIN, NoneType))}
+        return {**plain, **entry.options, **self.options}
+
+    @property
     def transductive(self) -> bool:
         """Whether what it says of a query depends on the others that are asked about."""
         return self.options.get("statistics") == "transductive"
@@ -82,8 +90,8 @@ class Recipe:
             return entry.build(self, options)
         if entry.wrap is None:
             raise ShapeError(
-                f"{self.learner} is not made of one network: construct {entry.kind.__name__} yourself, and load its "
-                "weights with quickstudy.artefacts.read_artefact."
+                f"{self.learner} is not made of one network: construct {entry.kind.__name__} yourself, and have its "
+                "weights loaded with load(path, learner=...)."
             )
         return entry.wrap(self, net, options)
 
@@ -180,12 +188,26 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def n_features(body: nn.Module, shape: tuple[int, ...]) -> int:
-    """Features that `body` makes of one input of this shape."""
+    """Features that `body` makes of one input of this shape.
+
+    Raises:
+        ShapeError: Where it cannot take one.
+    """
     training = body.training
-    with torch.no_grad():
-        features = body.eval()(torch.zeros(1, *shape)).flatten(1).shape[1]
-    body.train(training)
-    return int(features)
+    try:
+        with torch.no_grad():
+            return int(body.eval()(torch.zeros(1, *shape)).flatten(1).shape[1])
+    except (RuntimeError, ValueError, IndexError) as error:
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        raise ShapeError(f"{type(body).__name__} cannot take an input of {shape}: {why}.") from error
+    finally:
+        body.train(training)
+
+
+def _embedding(
+    make: Callable[[Recipe, nn.Module, Options], Learner], kind: type[Learner], summary: str, *, any_way: bool = True
+) -> Entry:
+    return Entry(summary, kind, lambda recipe, options: make(recipe, recipe.body(), options), make, any_way=any_way)
 
 
 def _classifier(kind: type[Learner], summary: str, **options: Any) -> Entry:
@@ -205,8 +227,7 @@ def _matching_network(recipe: Recipe, net: nn.Module, options: Options) -> Learn
     return MatchingNetwork(net, n_features=size, **options)
 
 
-def _anil(recipe: Recipe, options: Options) -> Learner:
-    body = recipe.body()
+def _anil(recipe: Recipe, body: nn.Module, options: Options) -> Learner:
     return ANIL(body, nn.Linear(n_features(body, recipe.shape), recipe.n_way), **options)
 
 
@@ -222,8 +243,7 @@ def _relation_network(recipe: Recipe, options: Options) -> Learner:
     return RelationNetwork(*relation_nets(recipe.shape[0], width, size=recipe.shape[-1]), **options)
 
 
-def _fine_tune(recipe: Recipe, options: Options) -> Learner:
-    body = recipe.body()
+def _fine_tune(recipe: Recipe, body: nn.Module, options: Options) -> Learner:
     return FineTune(body, n_features=n_features(body, recipe.shape), **options)
 
 
@@ -235,29 +255,17 @@ LEARNERS: dict[str, Entry] = {
     "maml": _classifier(MAML, "an initialisation that a few gradient steps adapt"),
     "fomaml": _classifier(MAML, "the same with first-order meta-gradients", order=1),
     "reptile": _classifier(Reptile, "an initialisation that moves towards each task's solution"),
-    "anil": Entry("MAML in which only the last layer adapts", ANIL, _anil, None),
+    "anil": _embedding(_anil, ANIL, "MAML in which only the last layer adapts", any_way=False),
     "meta_sgd": _classifier(MetaSGD, "MAML with a learned rate for every weight"),
     "maml_plus_plus": _classifier(MAMLPlusPlus, "MAML with a loss at every step and learned rates"),
-    "prototypical_network": Entry(
-        "distance to the mean embedding of each class",
-        PrototypicalNetwork,
-        lambda recipe, options: _prototypical_network(recipe, recipe.body(), options),
-        _prototypical_network,
-        any_way=True,
+    "prototypical_network": _embedding(
+        _prototypical_network, PrototypicalNetwork, "distance to the mean embedding of each class"
     ),
-    "matching_network": Entry(
-        "attention over the support set by cosine",
-        MatchingNetwork,
-        lambda recipe, options: _matching_network(recipe, recipe.body(), options),
-        _matching_network,
-        any_way=True,
-    ),
+    "matching_network": _embedding(_matching_network, MatchingNetwork, "attention over the support set by cosine"),
     "relation_network": Entry(
         "a learned comparison with each class", RelationNetwork, _relation_network, None, any_way=True
     ),
-    "fine_tune": Entry(
-        "a body trained on all classes, then a new last layer for each task", FineTune, _fine_tune, None, any_way=True
-    ),
+    "fine_tune": _embedding(_fine_tune, FineTune, "a body trained on all classes, then a new last layer for each task"),
     "from_scratch": Entry("a new network for every task", FromScratch, _from_scratch, None, trained=False),
     "nearest_neighbour": Entry(
         "the label of the nearest picture",

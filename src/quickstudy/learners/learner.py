@@ -18,6 +18,9 @@ Predictor = Callable[[Tensor], Distribution]
 Embedding = Callable[[Tensor], Tensor]
 """Maps inputs `(b, n, *input)` of a batch of tasks to features `(b, n, d)`."""
 
+HOW = ("memory_budget", "low_memory", "batching")
+"""Options that say how something is computed, not what: a run may go on, and a prior be used, with others."""
+
 
 class Learner(nn.Module, ABC):
     """Learns how to learn from tasks: `loss` is what meta-training lowers, `adapt` what a new task calls.
@@ -35,6 +38,8 @@ class Learner(nn.Module, ABC):
 
     options: Mapping[str, str | int | float | None] = MappingProxyType({})
     """What it was constructed with, as far as that is plain values."""
+    functions: tuple[str, ...] = ()
+    """The names of functions that it was constructed with: no file can hold them."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

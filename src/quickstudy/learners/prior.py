@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_artefact
 from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
-from quickstudy.learners.learner import Learner
+from quickstudy.learners.learner import HOW, Learner
 
 KIND = "learner"
 
@@ -34,8 +34,11 @@ class Prior:
 def save(path: Path | str, prior: Prior) -> None:
     """Saves a prior as a folder with `prior.json` and `weights.safetensors`.
 
+    Functions that the learner was constructed with, such as MAML's `adapts`, no file can hold: a learner that has some
+    is saved, and constructed and given again on loading.
+
     Raises:
-        ShapeError: Where the recipe makes another learner than this one, which could then not be loaded.
+        ShapeError: Where the recipe makes another learner than this one, or one with other options.
 
     Example:
         >>> import tempfile
@@ -47,12 +50,17 @@ def save(path: Path | str, prior: Prior) -> None:
         'PrototypicalNetwork'
     """
     check_recipe(prior)
-    settings = {"recipe": prior.recipe.to_settings(), "encoder": prior.encoder, "training": prior.training}
+    settings: dict[str, Any] = {
+        "recipe": prior.recipe.to_settings(),
+        "functions": list(prior.learner.functions),
+        "encoder": prior.encoder,
+        "training": prior.training,
+    }
     write_artefact(Path(path), Artefact(KIND, settings, prior.learner.state_dict()))
 
 
 def check_recipe(prior: Prior) -> None:
-    """Raises ShapeError where the recipe makes another kind of learner, or weights of other shapes or types."""
+    """Raises ShapeError where the recipe makes another learner, or weights of other shapes or types."""
     recipe, learner = prior.recipe, prior.learner
     if recipe.learner not in LEARNERS:
         raise ShapeError(f"there is no learner {recipe.learner!r}; there are {', '.join(LEARNERS)}.")
@@ -62,6 +70,13 @@ def check_recipe(prior: Prior) -> None:
             f"the recipe makes a {kind.__name__}, and the learner is a {type(learner).__name__}: "
             "save it with the recipe that made it."
         )
+    made = recipe.all_options
+    for name in sorted(learner.options.keys() & made.keys() - {*HOW, "n_features"}):
+        if learner.options[name] != made[name]:
+            raise ShapeError(
+                f"the recipe makes a {kind.__name__} with {name}={made[name]!r}, and the learner has "
+                f"{name}={learner.options[name]!r}: save it with the recipe that made it."
+            )
     if recipe.net is None:
         return  # the network is the user's own, and given again on loading
     with torch.random.fork_rng(devices=[]):  # making a learner draws weights, and saving must not
@@ -71,7 +86,7 @@ def check_recipe(prior: Prior) -> None:
         name = strange[0]
         raise ShapeError(
             f"the recipe makes {name} of {expected.get(name)}, and the learner has {found.get(name)}: "
-            "save it with the recipe that made it, options of learner and network included."
+            "save it with the recipe that made it, options of the network included."
         )
 
 
@@ -98,17 +113,20 @@ def commit() -> str | None:
         return None
 
 
-def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
-    """Loads a prior, in evaluation mode, on the CPU.
+def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | None = None) -> Prior:
+    """Loads a prior, in evaluation mode.
 
     Args:
         path: The folder.
         net: The network it was trained with, where that was the user's own.
+        learner: Constructed as the one that was saved; it is given its weights. For those that have functions, or
+            several networks of the user's own.
 
     Raises:
         ArtefactError: Where it is damaged, foreign or newer; nothing is changed then.
         DataNotFoundError: Where the folder holds no prior.
-        ShapeError: Where it needs a network of the user's own.
+        ShapeError: Where it needs a network or functions of the user's own, or the learner given is constructed
+            otherwise.
 
     Example:
         >>> import tempfile
@@ -122,12 +140,22 @@ def load(path: Path | str, *, net: nn.Module | None = None) -> Prior:
     folder = Path(path)
     artefact = read_artefact(folder, KIND)
     recipe: Recipe = require(artefact.settings, folder, lambda settings: Recipe.from_settings(settings["recipe"]))
-    try:
-        learner: Learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
-    except ShapeError as error:
-        if recipe.net is None:
-            raise  # the network is the user's own
-        raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
+    functions: list[str] = require(artefact.settings, folder, lambda settings: list(settings.get("functions", ())))
+    if learner is not None:
+        check_recipe(Prior(learner, recipe))
+    elif not functions:
+        try:
+            learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
+        except ShapeError as error:
+            if recipe.net is None:
+                raise  # the network is the user's own
+            raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
+    if learner is None or sorted(learner.functions) != sorted(functions):
+        found = "none" if learner is None else ", ".join(learner.functions) or "none"
+        raise ShapeError(
+            f"the learner in {folder} was constructed with {', '.join(functions) or 'no functions'}, and this one with "
+            f"{found}: construct it as it was, and load(path, learner=...)."
+        )
     fill(learner, artefact.tensors, folder)
     encoder: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("encoder", {})))
     training: dict[str, Any] = require(artefact.settings, folder, lambda settings: dict(settings.get("training", {})))

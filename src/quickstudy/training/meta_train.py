@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from quickstudy.errors import DeviceLostError, DivergedError, ForeignArtefactError, OutputExistsError, ShapeError
 from quickstudy.learners.boundary import check_finite
-from quickstudy.learners.learner import Learner
+from quickstudy.learners.learner import HOW, Learner
 from quickstudy.nets.choices import check_choices
 from quickstudy.tasks.task import TaskSource
 from quickstudy.training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
-HOW = ("memory_budget", "low_memory", "batching")
-"""Options of learners that say how something is computed, not what: a run may go on with others."""
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 

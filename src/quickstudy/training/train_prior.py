@@ -10,13 +10,13 @@ import torch
 
 from quickstudy.errors import DataError, OutputExistsError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Options, Recipe
-from quickstudy.learners.learner import Learner
+from quickstudy.learners.learner import HOW, Learner
 from quickstudy.learners.prior import Prior, provenance, save
 from quickstudy.tasks.catalogue import Splits
 from quickstudy.tasks.episodes import Episodes, LabelledSet
 from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.history import Progress
-from quickstudy.training.meta_train import HOW, Schedule, check_plan, meta_train, one_device
+from quickstudy.training.meta_train import Schedule, check_plan, meta_train, one_device
 from quickstudy.training.origin import origin
 from quickstudy.training.unknown import calibrate, to_settings
 
