@@ -5,9 +5,10 @@ import re
 from typing import Literal
 
 import pytest
+import torch
 from torch import nn
 
-from quickstudy import MAML, Conv4, PrototypicalNetwork, Reptile
+from quickstudy import MAML, Conv4, Examples, PrototypicalNetwork, Reptile, Task
 from quickstudy.errors import ShapeError
 from quickstudy.learners.catalogue import LEARNERS
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
@@ -71,3 +72,14 @@ def test_so_it_is_in_a_learner_of_the_users_own():
     assert Mine(weighting="uneven").distance == "euclidean"
     with pytest.raises(ShapeError, match="weighting is 'evn', but for Mine it is 'even' or 'uneven'"):
         Mine(weighting="evn")
+
+
+def test_a_network_that_looks_words_up_is_told_from_one_of_another_type():
+    learner = PrototypicalNetwork(nn.Sequential(nn.Embedding(5, 4), nn.Flatten()))
+    words, labels = torch.tensor([[[0, 1], [2, 3]]]), torch.tensor([[0, 1]])
+    assert learner.adapt(Task(Examples(words, labels), Examples(words, labels), 2))(words).probs.shape == (1, 2, 2)
+    beyond = Task(Examples(words + 9, labels), Examples(words, labels), 2)
+    with pytest.raises(IndexError):
+        learner.adapt(beyond)
+    with pytest.raises(ShapeError, match=r"inputs are torch\.int64, and this .* computes in torch\.float32"):
+        PrototypicalNetwork(nn.Linear(2, 3)).adapt(beyond)

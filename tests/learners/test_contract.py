@@ -1,13 +1,14 @@
 """Every learner of this project keeps the contract: a new one is one more entry."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy import MAML, MLP, Conv4, Learner, PrototypicalNetwork, Reptile
+from quickstudy import MAML, MLP, Conv4, Learner, PrototypicalNetwork, Reptile, ResNet12
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.from_scratch import FromScratch
@@ -93,10 +94,16 @@ def from_scratch(make: Callable[[], nn.Module]) -> Callable[[], Learner]:
     return lambda: FromScratch(make, steps=3)
 
 
+def of_batch_norm(kind: Callable[..., Learner]) -> Learner:
+    return kind(conv4_and_linear(), steps=2, statistics="transductive")
+
+
 CASES = [
     *classifiers("maml", lambda net: MAML(net, lr=0.1, steps=2)),
-    *classifiers("maml in a loop", lambda net: MAML(net, lr=0.1, steps=2, batching="loop")),
-    *classifiers("first-order maml", lambda net: MAML(net, lr=0.1, steps=2, order=1)),
+    *classifiers("maml in a loop", lambda net: MAML(net, lr=0.1, steps=2, batching="loop"))[2:4],
+    *classifiers("first-order maml", lambda net: MAML(net, lr=0.1, steps=2, order=1))[1:4],
+    *classifiers("maml in little memory", lambda net: MAML(net, lr=0.1, steps=2, low_memory=True))[1:2],
+    *classifiers("maml of a part", lambda net: MAML(net, lr=0.1, adapts=lambda name: name.startswith("last")))[1:2],
     Case("anil, mlp", lambda: ANIL(MLP(6, 5, hidden=(5,)), nn.Linear(5, N_WAY), steps=2), vector_tasks),
     Case("anil, batch norm 1d", lambda: ANIL(Stranger(WIDTH), nn.Linear(WIDTH, N_WAY), steps=2), vector_tasks),
     Case("anil, buffers", lambda: ANIL(Remembering(6), Remembering(N_WAY), steps=2), vector_tasks),
@@ -104,9 +111,15 @@ CASES = [
     Case("anil, regression", lambda: ANIL(MLP(1, 5, hidden=(5,)), nn.Linear(5, 1), steps=2), curve_tasks),
     *classifiers("meta-sgd", lambda net: MetaSGD(net)),
     *classifiers("maml++", lambda net: MAMLPlusPlus(net, steps=2)),
+    *classifiers("maml++, running", lambda net: MAMLPlusPlus(net, steps=2, statistics="running"))[1:2],
     *classifiers("reptile", lambda net: Reptile(net, lr=0.1, steps=2)),
+    *classifiers("reptile of a part", lambda net: Reptile(net, steps=2, moves=lambda name: name.startswith("last")))[
+        1:2
+    ],
     *embedders("prototypical network", PrototypicalNetwork),
-    *embedders("prototypical network, cosine", lambda net: PrototypicalNetwork(net, distance="cosine")),
+    *embedders("prototypical network, cosine", lambda net: PrototypicalNetwork(net, distance="cosine"))[:2],
+    Case("prototypes drawn together", lambda: PrototypicalNetwork(Stranger(4), pull=1.0), vector_tasks, compares=True),
+    Case("prototypical network, resnet12", lambda: PrototypicalNetwork(ResNet12(1, (2, 3))), picture_tasks),
     *embedders("matching network", MatchingNetwork),
     *embedders(
         "matching network in context",
@@ -118,11 +131,11 @@ CASES = [
     *embedders(
         "fine-tuned cosine head",
         lambda net: FineTune(net, n_features=WIDTH, n_classes=N_CLASSES, steps=5, classifier="cosine"),
-    ),
+    )[:2],
     *embedders(
         "fine-tuned body",
         lambda net: FineTune(net, n_features=WIDTH, n_classes=N_CLASSES, steps=5, body_steps=3),
-    ),
+    )[1:],
     Case("from scratch, mlp", from_scratch(lambda: MLP(6, N_WAY, hidden=(5,))), vector_tasks),
     Case("from scratch, batch norm 1d", from_scratch(lambda: Stranger(N_WAY)), vector_tasks),
     Case("from scratch, buffers", from_scratch(lambda: Remembering(N_WAY)), vector_tasks),
@@ -131,11 +144,9 @@ CASES = [
     Case("nearest neighbour", NearestNeighbour, picture_tasks),
     Case("three nearest neighbours", lambda: NearestNeighbour(k=3), vector_tasks),
     Case("nearest neighbour, regression", NearestNeighbour, curve_tasks),
-    Case(
-        "transductive maml",
-        lambda: MAML(conv4_and_linear(), statistics="transductive"),
-        picture_tasks,
-        transductive=True,
+    *(
+        Case(f"transductive {name}", partial(of_batch_norm, kind), picture_tasks, transductive=True)
+        for name, kind in (("maml", MAML), ("meta-sgd", MetaSGD), ("maml++", MAMLPlusPlus), ("reptile", Reptile))
     ),
 ]
 

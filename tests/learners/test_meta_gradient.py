@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 
-from quickstudy import MAML, MLP, Conv4, Examples, Task
+from quickstudy import MAML, MLP, Conv4, Examples, MAMLPlusPlus, Task
 from quickstudy.learners import inner_loop, meta_gradient
 from quickstudy.learners.head import head_for
 from quickstudy.learners.inner_loop import named_tensors
+from quickstudy.learners.meta_gradient import MetaGradient
 from quickstudy.nets.batch_norm import BatchNorm
 
 TOLERANCE = 1e-10  # relative, in float64
@@ -29,9 +30,9 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def tasks_of(*shape: int, b: int = 3, k: int = 3) -> Task:
-    x = torch.rand(b, 4 * k, *shape)
-    y = torch.arange(k).repeat(b, 4)
+def tasks_of(*shape: int, b: int = 3, k: int = 3, queries: int = 2) -> Task:
+    x = torch.rand(b, (2 + queries) * k, *shape)
+    y = torch.arange(k).repeat(b, 2 + queries)
     return Task(Examples(x[:, : 2 * k], y[:, : 2 * k]), Examples(x[:, 2 * k :], y[:, 2 * k :]), k)
 
 
@@ -194,6 +195,33 @@ def test_the_graph_of_each_network_that_is_asked_counts_against_the_budget() -> 
     counted = replace(learner.meta_gradient, memory_budget=10 << 20)
     arguments = named_tensors(learner), tasks, head_for(tasks)
     assert 1 < counted.tasks_at_once(*arguments, [1, 2, 3]) < counted.tasks_at_once(*arguments, [3]) < 64
+
+
+def test_queries_count_against_the_budget() -> None:
+    few, many = tasks_of(6, b=64), tasks_of(6, b=64, queries=500)
+    learner = MAML(MLP(6, 3), lr=0.3, steps=3, memory_budget=1 << 20)
+    of_few, of_many = (
+        learner.meta_gradient.tasks_at_once(named_tensors(learner), tasks, head_for(tasks), [3])
+        for tasks in (few, many)
+    )
+    assert 1 <= of_many < of_few
+
+
+def test_low_memory_asks_one_network_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, tasks, asked = MLP(6, 3), tasks_of(6), []
+    plain = MAMLPlusPlus(net, lr=0.3, steps=4, multi_step=1.0)
+    gradients = gradient(plain.loss(tasks), plain, torch.ones(3))
+    ask = MetaGradient._query_half
+
+    def count(self: MetaGradient, networks: list[inner_loop.Adapted], *rest: Any) -> Any:
+        asked.append(len(networks))
+        return ask(self, networks, *rest)
+
+    monkeypatch.setattr(MetaGradient, "_query_half", count)
+    learner = MAMLPlusPlus(net, lr=0.3, steps=4, multi_step=1.0, low_memory=True)
+    for ours, theirs in zip(gradient(learner.loss(tasks), learner, torch.ones(3)), gradients):
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+    assert asked == [1, 1, 1, 1]
 
 
 class Attention(nn.Module):

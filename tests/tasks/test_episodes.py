@@ -190,3 +190,9 @@ def test_rotations_are_new_classes_of_the_same_pictures():
     assert turned.counts().tolist() == [1] * 8
     for turns in range(4):
         torch.testing.assert_close(turned.x[turned.y == 2 * turns], torch.rot90(data.x[:1], turns, (-2, -1)))
+
+
+def test_a_batch_of_no_tasks_is_refused():
+    data = LabelledSet(torch.rand(8, 2), torch.arange(8) % 2, ("ant", "bee"))
+    with pytest.raises(TaskError, match="a batch of 0 tasks is none: draw at least one"):
+        Episodes(data, n_way=2, n_query=1).sample(0, generator=torch.Generator())

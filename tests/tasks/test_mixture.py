@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_a_mixture_of_nothing_is_refused():
         Mixture([])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [1.0, math.inf]])
 def test_weights_must_fit_the_sources(weights):
-    with pytest.raises(TaskError, match="2 sources need as many weights, none negative"):
+    with pytest.raises(TaskError, match="2 sources need as many weights, finite, none negative"):
         Mixture([Constant(0), Constant(1)], weights=weights)

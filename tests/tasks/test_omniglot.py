@@ -11,6 +11,7 @@ from PIL import Image
 
 from quickstudy.errors import DataError, DataNotFoundError
 from quickstudy.tasks import omniglot as module
+from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.fetch import data_folder
 from quickstudy.tasks.omniglot import VALIDATION_ALPHABETS, omniglot
 
@@ -85,6 +86,12 @@ def test_a_character_is_ordered_by_its_drawers(archives):
 def test_the_parts_of_the_archives_are_disjoint_and_complete(archives, protocol):
     parts = [omniglot(split, protocol=protocol, rotations=False).class_names for split in SPLITS]
     assert len(set().union(*parts)) == sum(map(len, parts)) == 12
+
+
+@pytest.mark.parametrize(("name", "protocol"), [("omniglot", "random"), ("omniglot-alphabets", "alphabets")])
+def test_both_protocols_have_a_name(archives, name, protocol):
+    splits = load_splits(name, n_way=2)
+    assert splits.test.class_names == omniglot("test", protocol=protocol).class_names
 
 
 def test_an_altered_archive_is_refused(archives):

@@ -125,13 +125,15 @@ def blame(learner: nn.Module, x: Tensor, error: Exception) -> str | None:
     name = type(learner).__name__
     ours = next((p for p in learner.parameters() if p.is_floating_point()), None)
     dtype = torch.get_default_dtype() if ours is None else ours.dtype
-    if not x.is_floating_point():
+    why = " ".join(str(error).split())
+    if x.dtype == torch.uint8:
         return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give pictures as x.float() / 255."
-    if ours is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+    if not x.is_floating_point() and re.search(r"dtype|type|Float|Double", why):
+        return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give inputs as x.to({dtype})."
+    if ours is not None and x.is_floating_point() and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give inputs as x.to({dtype})."
     if ours is not None and x.device != ours.device:
         return f"inputs are on {x.device}, and this {name} is on {ours.device}. Move it: learner.to({str(x.device)!r})."
-    why = " ".join(str(error).split())
     if re.search(r"shape|size|channel|dimension", why) is None:
         return None
     return (

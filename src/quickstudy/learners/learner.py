@@ -28,7 +28,8 @@ class Learner(nn.Module, ABC):
     A caller may rely on this, and the contract suite in `quickstudy.testing` checks it:
 
     - `adapt` reads all of a task but its query, leaves the learner as it was, and works under `torch.no_grad`.
-    - A batch of tasks gives what its tasks give one by one.
+    - A batch of tasks gives what its tasks give one by one, and so does `loss`, unless the learner was constructed to
+      compare tasks.
     - Predictions are inductive: a query gets the same answer alone or among others, unless the learner was
       constructed to be transductive.
     - `loss` is differentiable once, and finite on finite tasks.

@@ -111,7 +111,10 @@ class MetaGradient:
         emphasis: dict[int, float],
         share: Tensor | None,
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """The same without the graph of the steps, which are taken back one at a time, each recomputed."""
+        """The same without the graph of the steps, which are taken back one at a time, each recomputed.
+
+        Queries are asked on the way back, so that there is one network that was asked at a time.
+        """
         loop, support, last = self.loop, tasks.support, max(emphasis)
 
         noise = Noise(support.x.device)
@@ -134,15 +137,18 @@ class MetaGradient:
             return {n: v.expand(len(tasks), *v.shape) for n, v in loop.start(meta).items()}
 
         with torch.no_grad():
-            phi, networks = start(), {}
-            for step in range(last + 1):
-                if step in emphasis:
-                    networks[step] = read_out(step, phi)
-                if step < last:
-                    phi = advance(step, phi)
-        losses, found = self._query_half(list(networks.values()), tasks.query, head, emphasis, share)
-        cotangents = dict(zip(emphasis, found))
+            phi = start()
+            for step in range(last):
+                phi = advance(step, phi)
+        losses = list[Tensor]()
         totals: list[Tensor | None] = [None] * len(leaves)
+
+        def ask(step: int, phi: Params) -> tuple[list[Tensor], list[Tensor]]:
+            """What the network of a step is, and the cotangents of that."""
+            network = read_out(step, phi)
+            loss, (cotangents,) = self._query_half([network], tasks.query, head, {step: emphasis[step]}, share)
+            losses.append(loss)
+            return network.leaves(), cotangents.leaves()
 
         def collect(outputs: Sequence[Tensor], given: Sequence[Tensor], phi: Params) -> list[Tensor]:
             gradients = pull_back(outputs, given, [*phi.values(), *leaves])
@@ -162,18 +168,19 @@ class MetaGradient:
                 return reverse(first, middle, phi, reverse(middle, end, half_way, back))
             own = {name: value.detach().requires_grad_() for name, value in phi.items()}
             outputs = list(advance(first, own).values())
-            if first in cotangents:
-                outputs, back = [*outputs, *read_out(first, own).leaves()], [*back, *cotangents[first].leaves()]
+            if first in emphasis:
+                asked, cotangents = ask(first, own)
+                outputs, back = [*outputs, *asked], [*back, *cotangents]
             return collect(outputs, back, own)
 
         own = {name: value.detach().requires_grad_() for name, value in phi.items()}
-        back = collect(read_out(last, own).leaves(), cotangents[last].leaves(), own)
+        back = collect(*ask(last, own), own)
         if last:
             with torch.no_grad():
                 phi = start()
             back = reverse(0, last, phi, back)
         collect(list(start().values()), back, {})
-        return losses, totals
+        return torch.stack(losses).sum(0), totals
 
     def _query_half(
         self, adapted: list[Adapted], query: Examples, head: Head, emphasis: dict[int, float], share: Tensor | None
@@ -228,7 +235,7 @@ class MetaGradient:
         Queries are asked after some steps; the graph of each network that is asked is kept until the last.
         """
         steps = (min(max(asked), 1),) if self.low_memory else tuple(asked)
-        key = (tasks.support.x.shape[1:], tasks.support.x.dtype, steps)
+        key = (tasks.support.x.shape[1:], tasks.query.x.shape[1:], tasks.support.x.dtype, steps)
         if key not in self._graph_bytes:
             plain = copy.copy(self.loop)
             plain.batching = "loop"  # hooks on saved tensors do not reach inside vmap

@@ -27,7 +27,8 @@ class PrototypicalNetwork(Learner):
         distance: "euclidean" (squared, as in the paper) or "cosine" (one minus the cosine, divided by a learned
             temperature).
         pull: Weight of a term that draws prototypes of one class, met in several tasks of a step, to their mean:
-            it is not in the paper. It needs tasks that say which classes they are of (`Task.classes`).
+            it is not in the paper. It needs tasks that say which classes they are of (`Task.classes`), and makes a
+            task's loss depend on the others of its step; on several devices, of its device.
 
     Raises:
         ShapeError: Where a task is a regression.

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class Source:
 SOURCES: dict[str, Source] = {
     "glyphs": Source("3,000 characters of 26 scripts, drawn on this machine; the default", glyphs, PictureEncoder()),
     "omniglot": Source("1,623 handwritten characters, each turned four ways", omniglot, PictureEncoder()),
+    "omniglot-alphabets": Source(
+        "the same; 20 alphabets to test on, none of them known",
+        partial(omniglot, protocol="alphabets"),
+        PictureEncoder(),
+    ),
     "cifar-fs": Source(
         "CIFAR-100 in 64/16/20 classes", cifar_fs, PictureEncoder(size=32, channels=3, resize="crop", ink=False)
     ),

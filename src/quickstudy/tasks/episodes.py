@@ -1,5 +1,6 @@
 """Labelled sets, and the n-way k-shot tasks that are drawn from them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -145,6 +146,8 @@ class Episodes:
 
     def sample(self, b: int, *, generator: Generator) -> Task:
         """Draws `b` tasks; `generator` lives on the CPU, so that a seed means the same tasks on any device."""
+        if b < 1:
+            raise TaskError(f"a batch of {b} tasks is none: draw at least one.")
         per_class = self.n_shot + self.n_query
         classes = torch.rand(b, self.data.n_classes, generator=generator).topk(self.n_way).indices  # (b, k)
         counts = self._counts[classes]
@@ -186,8 +189,10 @@ class Mixture:
     def __init__(self, sources: Sequence[TaskSource], *, weights: Sequence[float] | None = None) -> None:
         if not sources:
             raise TaskError("a mixture of no sources has no tasks: give at least one.")
-        if weights is not None and (len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0):
-            raise TaskError(f"{len(sources)} sources need as many weights, none negative; got {weights}.")
+        if weights is not None and not (
+            len(weights) == len(sources) and min(weights) >= 0 and 0 < math.fsum(weights) < math.inf
+        ):
+            raise TaskError(f"{len(sources)} sources need as many weights, finite, none negative; got {weights}.")
         self.sources = tuple(sources)
         self._weights = torch.ones(len(sources)) if weights is None else torch.tensor(weights, dtype=torch.float)
 

@@ -56,9 +56,10 @@ def meta_train(
 
     Afterwards the learner is in evaluation mode, on the device that it came from, and holds its best weights on
     `validation`, or its last ones where there is none. On several devices the gradient is that of one device with all
-    tasks, except where batch normalisation uses the statistics of a whole step, which are then those of each device's
-    share, and where a network drops out. A run that is resumed continues bit for bit: parameters, optimiser, tasks and
-    random state; with `seconds` its rates follow the clock, which does not repeat.
+    tasks, except where batch normalisation uses the statistics of a whole step, or a learner compares its tasks
+    (`PrototypicalNetwork`'s `pull`), which are then those of each device's share, and where a network drops out. A run
+    that is resumed continues bit for bit: parameters, optimiser, tasks and random state; with `seconds` its rates
+    follow the clock, which does not repeat.
 
     Args:
         learner: Is trained in place.
