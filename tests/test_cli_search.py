@@ -138,11 +138,17 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
         "1",
         "--prior",
         out,
+        "--storage",
+        tmp_path / "studies.db",
+        "--name",
+        "rows of another kind",
         "--out",
         tmp_path / "next",
     )
     assert code == 0, errors
     assert "test accuracy" in told
+    names = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'studies.db'}")
+    assert sum(name.startswith("rows of another kind in tiny") for name in names) == 1
 
 
 def test_one_task_alone_is_learned_from_but_not_checked(quickstudy, arrays, tmp_path):

@@ -64,6 +64,7 @@ def search_data(
     prior: SearchPrior | None = None,
     proposer: Proposer[Architecture, Space] | None = None,
     storage: str | Path | None = None,
+    name: str | None = None,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -78,6 +79,7 @@ def search_data(
         prior: As in `search`.
         proposer: As in `search`.
         storage: Where trials are kept; a file in `out` by default.
+        name: Of the task there; that of the data by default.
         seed: Of all randomness.
         on_progress: Is called when a trial has ended.
         on_stage: Is told what is being done after the search.
@@ -94,7 +96,7 @@ def search_data(
         prior=prior,
         proposer=proposer,
         storage=out / STUDIES if storage is None else storage,
-        name=data.name,
+        name=data.name if name is None else name,
         seed=seed,
         on_progress=on_progress,
     )
@@ -124,7 +126,7 @@ def summary(
 ) -> SearchReport:
     """What the report says."""
     limits, cost = result.limits, result.cost
-    tried = [one for one in result.tried if one.fits]
+    tried, reached = [one for one in result.tried if one.fits], result.reached
     chosen = [one.architecture for one in tried].index(result.architecture)
     labels = torch.bincount(real(data.task.support)[1], minlength=len(data.class_names)).tolist()
     files = {f"{NETWORK}/{WEIGHTS}": out / NETWORK / WEIGHTS, ONNX: out / ONNX, TABLE: out / TABLE}
@@ -150,7 +152,7 @@ def summary(
             Attempt(
                 i,
                 result.ended if one.architecture in result.final else one.at,
-                result.final.get(one.architecture, one.value),
+                reached.get(one.architecture),
                 one.cost.parameters,
                 one.latency,
                 1.0 if one.architecture in result.final else ETA ** (len(one.accuracies) - RUNGS - 1),

@@ -14,6 +14,7 @@ from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyE
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
+from quickstudy.nas.hunt import SMALLEST
 from quickstudy.nas.pace import PROBE
 from quickstudy.nas.search import AGAIN, gone_on, open_task, search
 from quickstudy.nas.tiny import DOWNS
@@ -415,6 +416,18 @@ def test_the_front_has_what_nothing_beats_in_both():
     assert [price for _, price, _ in front] == sorted(price for _, price, _ in front)
     assert [value for *_, value in front] == sorted({value for *_, value in front})
     assert all(count(result.space, architecture).parameters == price for architecture, price, _ in front)
+
+
+def test_what_was_trained_for_less_is_expected_where_the_finalists_went():
+    result = run()
+    (best, _), *_ = result.finalists
+    tried = [replace(one, value=50.0) for one in result.tried]
+    half = replace(result, tried=tuple(tried), finalists=((best, Share(75, 100)),))
+    left = (25 + SMALLEST) / (50 + SMALLEST)
+    expected = {one.architecture: 100 - 50 * left for one in tried} | {best: 75.0}
+    assert half.reached == pytest.approx(expected)
+    worse = replace(half, finalists=((best, Share(20, 100)),))
+    assert worse.reached == {one.architecture: 50.0 for one in tried} | {best: 20.0}
 
 
 def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypatch):

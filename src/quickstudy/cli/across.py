@@ -70,11 +70,12 @@ def search_many(
     prior: str | None,
     out: Path,
     storage: str | None,
+    name: str | None,
     seed: int,
 ) -> None:
     """Searches across tasks, and says what was found."""
     known, proposer = from_prior(prior)
-    name, source, test = kind.load()
+    kind_name, source, test = kind.load()
     console.print(f"limits: {limits}")
     with bar("searching") as update:
         result = search_across(
@@ -85,7 +86,7 @@ def search_many(
             prior=known,
             proposer=proposer,
             storage=out / STUDIES if storage is None else storage,
-            name=name,
+            name=kind_name if name is None else name,
             tasks=tasks,
             seed=seed,
             on_progress=lambda seen: show(seen, update),

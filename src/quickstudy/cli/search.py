@@ -56,6 +56,10 @@ def search(
         str | None,
         typer.Option(help="Where trials are kept: a file or a URL (postgresql://...). By default in --out."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the task in a --storage that holds others, too; that of the data by default."),
+    ] = None,
     prior: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +125,15 @@ def search(
         folder = None if across in TASK_SOURCES else Path(across)
         with prepared(out, JSON, CSV, force=force, source=folder):
             search_many(
-                kind, tasks=tasks or 100, budget=budget, limits=limits, prior=prior, out=out, storage=storage, seed=seed
+                kind,
+                tasks=tasks or 100,
+                budget=budget,
+                limits=limits,
+                prior=prior,
+                out=out,
+                storage=storage,
+                name=name,
+                seed=seed,
             )
         return
     if data is None:
@@ -152,6 +164,7 @@ def search(
                 prior=known,
                 proposer=proposer,
                 storage=storage,
+                name=name,
                 seed=seed,
                 on_progress=lambda seen: show(seen, update),
                 on_stage=lambda stage: update(1000, 1000, stage),

@@ -31,7 +31,7 @@ PATIENCE = 60.0
 """Seconds to wait for another process that writes to the same SQLite file."""
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install, by what is imported."""
-ANEW = "Choose another storage (--storage, or --out where it holds the studies), or another name."
+ANEW = "Choose another storage (--storage, or --out where it holds the studies), or another name (--name)."
 """The remedy where a study is of something else."""
 ATTEMPTS = 4
 """How often tables are made that another process may be making."""

@@ -306,12 +306,7 @@ class Hunt:
     def extrapolated(self, percent: float, rung: int) -> float:
         """The accuracy after the last rung: of the errors as many are left as of those that went on, geometrically."""
         reports = [entry.reports for entry in self.fitting()]
-        left = [
-            math.log((100 - each[RUNGS] + SMALLEST) / (100 - each[rung] + SMALLEST))
-            for each in reports
-            if RUNGS in each and rung in each
-        ]
-        return 100 - (100 - percent) * math.exp(min(0.0, statistics.fmean(left))) if left else percent
+        return fewer_errors(percent, [(each[rung], each[RUNGS]) for each in reports if RUNGS in each and rung in each])
 
     def best(self) -> list[Tried]:
         """The trials that succeeded and keep to the limits, which may be others than they were tried under.
@@ -385,6 +380,12 @@ class Hunt:
         if steps < earned:
             return earned, None
         return max(least, min(least * ETA, steps)), time.perf_counter() + seconds
+
+
+def fewer_errors(percent: float, others: Sequence[tuple[float, float]]) -> float:
+    """An accuracy after a longer training: of the errors as many are left as of others', before and after."""
+    left = [math.log((100 - after + SMALLEST) / (100 - before + SMALLEST)) for before, after in others]
+    return 100 - (100 - percent) * math.exp(min(0.0, statistics.fmean(left))) if left else percent
 
 
 def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:

@@ -19,7 +19,7 @@ from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Cost, Limits, count
-from quickstudy.nas.hunt import hunt, share
+from quickstudy.nas.hunt import fewer_errors, hunt, share
 from quickstudy.nas.proxies import measure_latency
 from quickstudy.nas.search_prior import SearchPrior, load_search_prior
 from quickstudy.nas.space import Space
@@ -81,17 +81,30 @@ class SearchResult:
         """The validation accuracy of the finalists, in per cent."""
         return {architecture: share.percent for architecture, share in self.finalists}
 
+    @property
+    def reached(self) -> dict[Architecture, float]:
+        """What those that succeeded within the limits are expected to reach in the end, on validation, in per cent.
+
+        Of finalists it is what they did reach. Of the others as many errors are left as of the finalists', whose last
+        training was longer, geometrically.
+        """
+        values = {one.architecture: one.value for one in self.tried if one.value is not None and one.fits}
+        gains = [(values[architecture], after) for architecture, after in self.final.items() if architecture in values]
+        return {a: self.final.get(a, fewer_errors(value, gains)) for a, value in values.items()}
+
     def front(self, cost: str = "parameters") -> list[tuple[Architecture, float, float]]:
         """Architecture, cost and accuracy of those within the limits that nothing beats in both, the cheapest first.
+
+        Accuracies are as in `reached`.
 
         Args:
             cost: `parameters`, `multiply_adds`, `peak_memory` or `latency`.
         """
-        known = []
+        known, reached = [], self.reached
         for one in self.tried:
             price = one.latency if cost == "latency" else getattr(one.cost, cost)
-            if one.value is not None and one.fits:
-                known.append((one.architecture, float(price), self.final.get(one.architecture, one.value)))
+            if one.architecture in reached:
+                known.append((one.architecture, float(price), reached[one.architecture]))
         return front(known, cost=lambda one: one[1], value=lambda one: one[2])
 
 
