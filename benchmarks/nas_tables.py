@@ -23,7 +23,9 @@ trained for 200, so that a trial costs 1.96. `aon_alone` proposes what AON's wal
 task's own, and `bayesian_search_with_aon` has them among its candidates. What AEN and AON learned is kept in
 benchmarks/checkpoints/nas_tables, so that methods and runs share it.
 
-A method is one entry in METHODS.
+`largest` goes by the number of parameters, which many members share: those are in random order.
+
+A method is one entry in METHODS, but for `largest`, which knows the new task's table.
 """
 
 import argparse
@@ -37,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -127,6 +130,28 @@ def learned(make: Callable[[], Module], key: str, train: Callable[[Module], None
     return cast("Module", _LEARNED[key])
 
 
+class InOrder(Search):
+    """Proposes members in an order that was known before, and what is not in it at random."""
+
+    def __init__(self, best_first: Sequence[Architecture]) -> None:
+        self.best_first = best_first
+
+    def propose(
+        self,
+        task: TaskDescription,
+        trials: Sequence[Trial[Architecture]],
+        space: Space,
+        *,
+        n: int = 1,
+        generator: Generator,
+    ) -> list[Architecture]:
+        """The next `n`."""
+        seen = {trial.choice for trial in trials}
+        found = list(islice((architecture for architecture in self.best_first if architecture not in seen), n))
+        more = RandomSearch().propose(task, [*trials, *(Trial(a, None) for a in found)], space, generator=generator)
+        return found or more
+
+
 METHODS: dict[str, Callable[[Source], Search]] = {
     "random": lambda source: RandomSearch(),
     "local_search": lambda source: LocalSearch(),
@@ -150,6 +175,8 @@ METHODS: dict[str, Callable[[Source], Search]] = {
 """Made anew for each repetition, from what is known of the other data sets."""
 WHOLE_TABLE = {"rank_transfer_whole_table"}
 """Methods to which every member is known on the other data sets."""
+LARGEST = "largest"
+"""The method that goes by the number of parameters, those with as many in random order."""
 HALVING = {"random_halving"}
 """Methods whose proposals are first trained for a few epochs; the best of `HALVED` is trained to the end."""
 HALVED = 16
@@ -235,6 +262,15 @@ def search(method: Search, table: Table, target: str, *, marks: Sequence[int], s
     return Found(chosen, best, seconds / len(seen))
 
 
+def by_size(table: Table, target: str, seed: int) -> Search:
+    """The largest members first."""
+    sizes = table.tasks[target].parameters
+    assert sizes is not None
+    order = torch.randperm(len(sizes), generator=seeded("largest", target, seed))
+    order = order[sizes[order].argsort(descending=True, stable=True)]
+    return InOrder([table.architectures[i] for i in order.tolist()])
+
+
 def note(
     method: Search,
     task: TaskDescription,
@@ -258,7 +294,7 @@ def repetition(name: str, target: str, benchmark: Benchmark, table: Table, seed:
     source = table.source(target, rows=None if name in WHOLE_TABLE else benchmark.prior, seed=seed)
     start = time.perf_counter()
     torch.manual_seed(seed)
-    method = METHODS[name](source)
+    method = by_size(table, target, seed) if name == LARGEST else METHODS[name](source)
     ready = time.perf_counter() - start
     halved = HALVED if name in HALVING else 1
     found = search(method, table, target, marks=benchmark.marks, seed=seed, halved=halved)
@@ -348,7 +384,9 @@ def is_done(name: str, target: str, benchmark: Benchmark, seeds: int, result: Re
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--which", choices=BENCHMARKS, default="nasbench201")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument(
+        "--methods", nargs="+", choices=[*METHODS, LARGEST], default=[*METHODS, LARGEST], metavar="METHOD"
+    )
     parser.add_argument("--targets", nargs="+", metavar="TARGET", help="data sets; all where it is not given")
     parser.add_argument("--seeds", type=int, default=20, help="repetitions")
     parser.add_argument("--keep", type=Path, help="folder in which each repetition is kept, to go on from or to share")

@@ -71,7 +71,7 @@ import torch
 from corpora.prior import MEMBERS, embedded
 from corpora.tasks import load
 from corpora.tiny import Size, architectures, plain_networks
-from nas_tables import trials_of
+from nas_tables import InOrder, trials_of
 from result import HERE, Result, cpu
 from scipy.stats import t as student
 from torch import Generator, Tensor
@@ -160,28 +160,6 @@ def distance(choices: Mapping[str, Sequence[Value]], one: Mapping[str, Value], o
             apart = abs(options.index(one[name]) - options.index(other[name])) / (len(options) - 1)
             total += apart if name in ORDERED else 1.0
     return total
-
-
-class InOrder(Search):
-    """Proposes members in an order that was known before, and what is not in it at random."""
-
-    def __init__(self, best_first: Sequence[Architecture]) -> None:
-        self.best_first = best_first
-
-    def propose(
-        self,
-        task: TaskDescription,
-        trials: Sequence[Trial[Architecture]],
-        space: Space,
-        *,
-        n: int = 1,
-        generator: Generator,
-    ) -> list[Architecture]:
-        """The next `n`."""
-        seen = {trial.choice for trial in trials}
-        found = [architecture for architecture in self.best_first if architecture not in seen][:n]
-        more = RandomSearch().propose(task, [*trials, *(Trial(a, None) for a in found)], space, generator=generator)
-        return found or more
 
 
 class Parzen(Search):

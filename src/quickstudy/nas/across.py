@@ -138,8 +138,9 @@ def search_across(
     """Finds the architectures that do best, trained from scratch on each, over a distribution of tasks.
 
     Proposals are tried on a few tasks, and those among the best third so far on three times as many others. Then the
-    four best are compared on further tasks of the source. Two of them, which may be one, are tested on fresh tasks of
-    the test source: the one with the best mean, and the one with the best mean over its worst tenth of tasks.
+    four with the best means are compared on further tasks of the source. Two of them, which may be one, are tested on
+    fresh tasks of the test source: the one with the best mean, and the one with the best mean over its worst tenth of
+    tasks.
 
     Args:
         source: Tasks of classification with one number of classes and one shape.

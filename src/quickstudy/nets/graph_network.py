@@ -10,10 +10,11 @@ NODES = 8.0  # of a common graph, so that a sum over nodes is of the size of one
 class GraphConvolution(nn.Module):
     r"""Each node takes in what is before it, what is behind it, and itself.
 
-    $$h_v' = \mathrm{act}\Big(\sum_{u \in N^-(v)} \frac{W_1 h_u}{\sqrt{|N^-(v)| |N^+(u)|}} +
-    \sum_{u \in N^+(v)} \frac{W_2 h_u}{\sqrt{|N^+(v)| |N^-(u)|}} + W_3 h_v\Big)$$
+    $$h_v' = h_v + \mathrm{relu}\Big(\mathrm{LN}\Big(\sum_{u \in N^-(v)} \frac{W_1 h_u}{\sqrt{|N^-(v)| |N^+(u)|}} +
+    \sum_{u \in N^+(v)} \frac{W_2 h_u}{\sqrt{|N^+(v)| |N^-(u)|}} + W_3 h_v\Big)\Big)$$
 
-    where $N^-$ are the nodes that edges come from, and $N^+$ those that they go to.
+    where $N^-$ are the nodes that edges come from, $N^+$ those that they go to, and LN is layer normalisation. The
+    direction of edges, the residual and the normalisation are not in the paper.
 
     Args:
         width: `d`, the features of a node.

@@ -28,11 +28,12 @@ class GaussianProcess:
     r"""A Gaussian process whose mean is a shift and a weighted slope on what a prior predicts.
 
     $$y = c + w \beta m(x) + f(x) + \epsilon, \qquad f \sim GP\left(0, \sigma^2 \left[(1 - a) M_{5/2}(|x - x'| / \ell) +
-    a x^\top x'\right]\right), \qquad \epsilon \sim N(0, \sigma^2 \nu)$$
+    2 a x^\top x'\right]\right), \qquad \epsilon \sim N(0, \sigma^2 \nu)$$
 
     with $M_{5/2}(r) = (1 + \sqrt5 r + \frac53 r^2) e^{-\sqrt5 r}$, features $x$, values $y$ and predictions $m$
-    standardised, $c \sim N(0, \sigma^2)$, $\beta \sim N(1, \sigma^2 / 4)$, and $w$ the weight of the prior: at 0 the
-    mean is constant. The scale of $m$ is therefore free, and $\beta$ falls where $m$ misleads.
+    standardised, the first over their root mean squared distance, so that $2 x^\top x$ is 1 on average, $c \sim N(0,
+    \sigma^2)$, $\beta \sim N(1, \sigma^2 / 4)$, and $w$ the weight of the prior: at 0 the mean is constant. The scale
+    of $m$ is therefore free, and $\beta$ falls where $m$ misleads.
 
     $c$, $\beta$ and $\sigma^2$ (inverse gamma, so that the variance of a value is 1 a priori) are integrated in closed
     form. What is left, $\ell$, $\nu$ and $a$, is averaged over a grid of 90 by marginal likelihood and a log-normal
