@@ -151,14 +151,19 @@ def tables(results: Results, metric: str | None = None, setting: str = "") -> li
 
 
 def _processors(rows: Sequence[Row]) -> list[str]:
-    """Which settings each processor measured, where there were several: times of two are not compared."""
-    found: dict[str, list[str]] = {}
+    """Which settings, or else methods, each processor measured, where there were several: their times differ."""
+    found: dict[str, list[Row]] = {}
     for row in rows:
         if row.cpu is not None:
-            found.setdefault(row.cpu, []).append(row.setting)
+            found.setdefault(row.cpu, []).append(row)
     if len(found) < 2:
         return []
-    each = [f"{cpu}: {'; '.join(unique(settings))}" for cpu, settings in found.items()]
+    settings = {cpu: unique(row.setting for row in own) for cpu, own in found.items()}
+    methods = {
+        cpu: [name.replace("_", " ") for name in unique(row.method for row in own)] for cpu, own in found.items()
+    }
+    alike = len(set(map(frozenset, settings.values()))) == 1
+    each = [f"{cpu}: {'; '.join(names)}" for cpu, names in (methods if alike else settings).items()]
     return [f"Measured by {'. '.join(each)}.", ""]
 
 

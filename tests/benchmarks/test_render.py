@@ -212,3 +212,9 @@ def test_settings_of_several_processors_are_told_apart(render, tmp_path):
     assert render.main(["--root", str(tmp_path)]) == 0
     assert results(tmp_path).count("Measured by Intel: 5-way. AMD: 20-way.") == 1
     assert results(tmp_path).count("Measured by") == 1
+
+
+def test_where_several_processors_measured_the_same_settings_the_methods_are_told_apart(render, tmp_path):
+    write(tmp_path, "few", [row("maml", "5-way", cpu="Intel"), row("meta_sgd", "5-way", cpu="AMD")])
+    assert render.main(["--root", str(tmp_path)]) == 0
+    assert "Measured by Intel: maml. AMD: meta sgd." in results(tmp_path)
