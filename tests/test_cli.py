@@ -545,12 +545,24 @@ def test_what_torchrun_has_begun_is_what_trains():
         processes(3, begun)
 
 
-def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path):
+@pytest.mark.parametrize(
+    ("launcher", "devices"),
+    [
+        ((), ("--devices", "2")),
+        pytest.param(
+            ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            (),
+            marks=pytest.mark.skipif("QUICKSTUDY_THOROUGH" not in os.environ, reason="QUICKSTUDY_THOROUGH is not set"),
+        ),
+    ],
+    ids=["devices", "torchrun"],
+)
+def test_two_devices_train_one_prior_and_speak_once(pictures, tmp_path, launcher, devices):
     out = tmp_path / "out"
-    arguments = ["train", str(pictures), *map(str, TINY), "--devices", "2", "--out", str(out)]
+    arguments = ["train", str(pictures), *map(str, TINY), *devices, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "quickstudy", *arguments],
+        [sys.executable, *launcher, "-m", "quickstudy", *arguments],
         capture_output=True,
         text=True,
         env=environment,
