@@ -120,8 +120,9 @@ SEEDS = 2
 PRIORS = HERE / "checkpoints" / "tiny_search"
 REGRET, TEST = "regret", "test accuracy %"
 AHEAD = "points that quickstudy is ahead"
+"""In test accuracy, the mean over tasks of the means over seeds."""
 WITHIN = "within the expected interval %"
-"""In test accuracy, paired by task and seed; the interval is Student's over pairs."""
+"""How often the test accuracy is where the search expected it."""
 COUNTED = {"seconds used": "seconds", "networks tried": "trials", "networks beyond a limit": "violated"}
 """What means of live searches tell besides, and its key in a row; the last is a sum."""
 ORDERED = ("width", "depth", "stages")

@@ -102,6 +102,31 @@ def test_a_learner_with_functions_is_constructed_again_on_loading(tmp_path):
         load(tmp_path, learner=make(lr=0.4))
 
 
+def test_a_prior_from_before_functions_were_told_takes_a_learner_that_has_some(tmp_path):
+    def make():
+        return MAML(Tied(), adapts=lambda name: name.startswith("last"))
+
+    learner = make().eval()
+    save(tmp_path, Prior(learner, Recipe("maml", None, SHAPE, 3)))
+    path = tmp_path / "prior.json"
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["functions"]
+    path.write_text(json.dumps(manifest))
+    assert torch.equal(answers(load(tmp_path, learner=make()).learner), answers(learner))
+    with pytest.raises(ShapeError, match="Leave the network out"):
+        load(tmp_path, learner=make(), net=Tied())
+
+
+def test_damaged_settings_are_damage_for_a_learner_that_is_given_too(tmp_path):
+    save(tmp_path, Prior(recipe().build(), recipe()))
+    path = tmp_path / "prior.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["recipe"]["net"] = "conv9"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DamagedArtefactError, match="lacks or misstates a setting"):
+        load(tmp_path, learner=recipe().build())
+
+
 def test_a_learner_of_several_networks_is_constructed_again_on_loading(tmp_path):
     learner, other = (RelationNetwork(*relation_nets(1, 4)).eval() for _ in range(2))
     save(tmp_path, Prior(learner, Recipe("relation_network", None, SHAPE, 3)))

@@ -111,7 +111,7 @@ def test_the_lines_of_python_in_the_report_run(found, arrays):
     assert set(names["names"]) <= {"ant", "bee", "cat"}
     told, names["x"] = names["names"], names["x"].numpy()
     exec(found[0].report.onnx, names)
-    assert names["names"] == told
+    assert names["answers"] == told
 
 
 def test_the_lines_of_python_read_a_new_picture_as_the_search_did(tmp_path, monkeypatch):
@@ -132,7 +132,17 @@ def test_the_lines_of_python_read_a_new_picture_as_the_search_did(tmp_path, monk
     found = (names["x"] == same).flatten(1).all(1)
     assert int(found.sum()) == 1
     torch.testing.assert_close(names["probabilities"], network(same[found]).softmax(1).detach())
-    assert "levels of 0 to 255 divided by 255" in with_onnx(Path(), data)
+    assert "x = x.astype(numpy.float32) / 255  # x: (n, 3, 8, 8), read as `inputs`" in with_onnx(Path(), data)
+
+
+def test_the_lines_of_python_divide_levels_as_the_search_did(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (30, 1, 6, 6), np.uint8)
+    np.savez(tmp_path / "levels.npz", x=levels, y=np.arange(30) % 3)
+    data, names = load_task(tmp_path / "levels.npz"), {"x": torch.from_numpy(levels)}
+    (line,) = [line for line in with_torch(Path(), data).splitlines() if line.startswith("x =")]
+    exec(line, names)
+    found = {tuple(row.tolist()) for row in names["x"].flatten(1)}
+    assert {tuple(row.tolist()) for row in data.task.everything.x[0].flatten(1)} <= found
 
 
 def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path):

@@ -4,7 +4,7 @@ import csv
 import io
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,8 @@ COMPARED = 1000
 """Examples on which the export is compared with torch, at most."""
 USED = 0.9
 """The part of its seconds that a search has used to which more would be of use."""
+DIVIDED: Mapping[object, str] = {255: " / 255"}
+"""What is done to inputs, by their levels."""
 QUERIES = 200
 """Test examples whose nearest neighbours are sought together."""
 
@@ -183,7 +185,7 @@ def with_torch(out: Path, data: NamedTask) -> str:
     if "encoder" in data.inputs:
         made = 'x = quickstudy.PictureEncoder.from_settings(found.inputs["encoder"]).read("new.png")[None] / 255'
     else:
-        made = f"x = x.float()  # {an_input(data)}"
+        made = f"x = x.float(){DIVIDED.get(data.inputs.get('levels'), '')}  # {an_input(data)}"
     return (
         "import quickstudy\n"
         f"found = quickstudy.load_network({(out / NETWORK).as_posix()!r})\n"
@@ -194,19 +196,20 @@ def with_torch(out: Path, data: NamedTask) -> str:
 
 
 def with_onnx(out: Path, data: NamedTask) -> str:
-    """Five lines of Python that use the export."""
+    """As many that use the export, and name the classes."""
     return (
         "import json, numpy, onnxruntime\n"
         f"session = onnxruntime.InferenceSession({(out / ONNX).as_posix()!r})\n"
-        'class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])\n'
-        f'(logits,) = session.run(["logits"], {{"input": x.astype(numpy.float32)}})  # {an_input(data)}\n'
-        "names = [class_names[i] for i in logits.argmax(1)]"
+        f"x = x.astype(numpy.float32){DIVIDED.get(data.inputs.get('levels'), '')}  # {an_input(data)}\n"
+        '(logits,) = session.run(["logits"], {"input": x})\n'
+        'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])\n'
+        "answers = [names[i] for i in logits.argmax(1)]"
     )
 
 
 def an_input(data: NamedTask) -> str:
     """What the network takes, in a comment."""
-    scale = ", levels of 0 to 255 divided by 255" if data.inputs.get("levels") == 255 else ""
+    scale = ", levels of 0 to 255" if data.inputs.get("levels") in DIVIDED else ""
     made = ", read as `inputs` in the metadata says" if "encoder" in data.inputs else ""
     return f"x: (n, {', '.join(map(str, data.shape))}){made}{scale}"
 

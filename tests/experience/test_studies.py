@@ -274,7 +274,8 @@ def test_processes_that_share_a_study_try_no_more_than_they_may(tmp_path):
 
 
 @forks
-def test_processes_that_make_a_study_at_once_agree_on_what_it_is(tmp_path):
+def test_processes_that_make_a_study_at_once_agree_on_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "MAKING", 60.0)
     path, opened = tmp_path / "studies.db", tmp_path / "opened"
     connect(path)
 

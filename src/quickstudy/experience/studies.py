@@ -4,6 +4,7 @@ import json
 import logging
 import sqlite3
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ ANEW = "Choose another storage (--storage, or --out where it holds the studies),
 """The remedy where a study is of something else."""
 ATTEMPTS = 4
 """How often tables are made that another process may be making."""
-MAKING, PAUSE = 2.0, 0.02
+MAKING, PAUSE = 5.0, 0.02
 """Seconds to wait for a study that another process is making, which may have been killed, and between looks."""
 _log = logging.getLogger(__name__)
 
@@ -191,14 +192,17 @@ def open_study(
                 time.sleep(PAUSE)
                 continue
             for key, value in {
+                "maker": (maker := uuid.uuid4().hex),
                 "task": task.name,
                 **embedded(task),
                 "space": parameters.space,
                 "about": stated,
                 "quickstudy": version("quickstudy"),
-                "digest": parameters.digest,
             }.items():
                 study.set_user_attr(key, value)
+            if study.user_attrs["maker"] == maker:  # of two that make it, where one was slow, the later
+                study.set_user_attr("digest", parameters.digest)
+            until = time.monotonic() + MAKING
     for what, found, asked in (
         ("is of the space", there["space"], parameters.space),
         ("is of the task", there["task"], task.name),

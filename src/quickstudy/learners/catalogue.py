@@ -75,7 +75,8 @@ class Recipe:
         """The learner, freshly initialised from torch's global random state.
 
         Args:
-            net: The user's own network: whole where the learner ends in one output a class, else an embedding.
+            net: The user's own network: whole where the learner ends in one output a class, else, and for `anil`, which
+                adds its own last layer, an embedding.
 
         Raises:
             ShapeError: Where a name is unknown, an option does not exist or cannot have its value, or a network is

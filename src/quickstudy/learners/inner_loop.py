@@ -4,9 +4,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeVar
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +29,6 @@ T = TypeVar("T")
 Statistics = Literal["support", "transductive"]
 """What batch normalisation normalises queries by: the moments of the support set under the adapted weights, so that a
 query gets the same answer alone or among others; or those of the query set, as in the published code of MAML."""
-_refused = WeakSet[nn.Module]()
-"""Networks that `vmap` refuses. Inner loops that share one learn it together."""
 
 
 class Adapted(NamedTuple):
@@ -50,6 +47,13 @@ class Adapted(NamedTuple):
         n = len(self.weights)
         moments = {name: Moments(*leaves[n + 2 * i : n + 2 * i + 2]) for i, name in enumerate(self.moments)}
         return Adapted(dict(zip(self.weights, leaves)), moments)
+
+
+@dataclass
+class Refusal:
+    """Whether `vmap` has refused a network, or what else is computed with it."""
+
+    known: bool = False
 
 
 class Own(NamedTuple):
@@ -109,6 +113,8 @@ class InnerLoop:
     """`moments(step)` gives what layers normalise by at a step, support and queries; None: what `statistics` says."""
     batching: Literal["vmap", "loop"] = "vmap"
     """How support sets are batched. A network that `vmap` refuses is taken in a loop, with a warning in the log."""
+    refusal: "Refusal" = field(default_factory=lambda: Refusal())
+    """Shared by all inner loops of a learner, which are replacements of one another."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.net.named_parameters()]
@@ -198,7 +204,7 @@ class InnerLoop:
     @property
     def loops(self) -> bool:
         """Whether tasks are taken one by one."""
-        return self.batching == "loop" or self.net in _refused
+        return self.batching == "loop" or self.refusal.known
 
     def vectorised(self, vectorised: Callable[[], T], each: Callable[[], T]) -> T:
         """`vectorised()`, or `each()` where `vmap` refuses the network, from then on.
@@ -216,11 +222,11 @@ class InnerLoop:
             raise  # a smaller memory_budget is the remedy, not a loop over tasks
         except (RuntimeError, NotImplementedError, ValueError) as refusal:
             noise.restore("this attempt")
-            _refused.add(self.net)
+            self.refusal.known = True
             try:
                 found = each()
             except Exception:
-                _refused.discard(self.net)  # the network fails by itself: its own error is the one to show
+                self.refusal.known = False  # the network fails by itself: its own error is the one to show
                 raise
             logger.warning("vmap refuses this network, so its tasks are taken one by one: %s", refusal)
             return found
@@ -289,20 +295,27 @@ class InnerLoop:
 
         def vectorised() -> list[Adapted]:
             in_dims = (None if phi is None else 0, None, 0, 0, 0)
-            return vmap(one, in_dims, randomness="different")(phi, meta, *batched)
+            with self._definitions(batched=True):
+                return vmap(one, in_dims, randomness="different")(phi, meta, *batched)
 
         def each() -> list[Adapted]:
-            found = [
-                one(None if phi is None else {n: v[i] for n, v in phi.items()}, meta, *(value[i] for value in batched))
-                for i in range(len(support.x))
-            ]
+            with self._definitions(batched=False):
+                found = [
+                    one(
+                        None if phi is None else {n: v[i] for n, v in phi.items()}, meta, *(each[i] for each in batched)
+                    )
+                    for i in range(len(support.x))
+                ]
             return [
                 same[0].with_leaves([torch.stack(parts) for parts in zip(*(adapted.leaves() for adapted in same))])
                 for same in zip(*found)
             ]
 
-        with twice_differentiable() if self._second_order() else nullcontext():
-            return self.vectorised(vectorised, each)
+        return self.vectorised(vectorised, each)
+
+    def _definitions(self, *, batched: bool) -> AbstractContextManager[None]:
+        """Within it, what is differentiated twice is so rightly."""
+        return twice_differentiable(self.net, batched=batched) if self._second_order() else nullcontext()
 
     def _second_order(self) -> bool:
         """Whether gradients of the steps are themselves differentiated."""

@@ -38,7 +38,7 @@ def save(path: Path | str, prior: Prior) -> None:
     is saved, and constructed and given again on loading.
 
     Raises:
-        ShapeError: Where the recipe makes another learner than this one, or one with other options.
+        ShapeError: Where the recipe makes another learner than this one, or one with other options in plain values.
 
     Example:
         >>> import tempfile
@@ -140,17 +140,22 @@ def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | N
     folder = Path(path)
     artefact = read_artefact(folder, KIND)
     recipe: Recipe = require(artefact.settings, folder, lambda settings: Recipe.from_settings(settings["recipe"]))
+    if net is not None and learner is not None:
+        raise ShapeError("a network and a learner were given: the learner has its own. Leave the network out.")
     functions: list[str] = require(artefact.settings, folder, lambda settings: list(settings.get("functions", ())))
+    try:
+        if learner is None and not functions:
+            learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
+        elif recipe.net is not None:
+            require(artefact.settings, folder, lambda settings: recipe.build())
+    except ShapeError as error:
+        if recipe.net is None:
+            raise  # the network is the user's own
+        raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
     if learner is not None:
         check_recipe(Prior(learner, recipe))
-    elif not functions:
-        try:
-            learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
-        except ShapeError as error:
-            if recipe.net is None:
-                raise  # the network is the user's own
-            raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
-    if learner is None or sorted(learner.functions) != sorted(functions):
+    known = "functions" in artefact.settings  # which earlier versions did not say
+    if learner is None or (known and sorted(learner.functions) != sorted(functions)):
         found = "none" if learner is None else ", ".join(learner.functions) or "none"
         raise ShapeError(
             f"the learner in {folder} was constructed with {', '.join(functions) or 'no functions'}, and this one with "

@@ -1,36 +1,66 @@
 """Second derivatives that PyTorch lacks, or has wrong."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils import parametrizations
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Within it, what a network computes can be differentiated twice, and rightly.
+def twice_differentiable(net: nn.Module, *, batched: bool = False) -> Iterator[None]:
+    """Within it, what `net` computes can be differentiated twice, and rightly.
 
-    Attention, weight normalisation, and the gains and shifts of other normalisations are taken by their definitions.
-    Fused kernels of attention have no second derivative; that of the fused weight normalisation is wrong on a CPU; and
-    that of a fused gain is wrong under `vmap` (2.13). Neither of the latter says anything.
+    Attention and weight normalisation are taken by their definitions: fused kernels of the one have no second
+    derivative; that of the other is wrong on a CPU (2.13), and says nothing. Under `vmap`, so are the gains and shifts
+    of other normalisations, whose fused second derivative is wrong there, and says nothing either.
+
+    Args:
+        net: A network of torch's and our own layers alone, without normalisations, pays nothing for it.
+        batched: Whether it is under `vmap`.
     """
-    with sdpa_kernel(SDPBackend.MATH), Defined():
+    taken = BATCHED if batched and may_normalise(net) else LOOPED if has_weight_norm(net) else None
+    with sdpa_kernel(SDPBackend.MATH), nullcontext() if taken is None else Defined(taken):
         yield
 
 
 class Defined(TorchFunctionMode):
-    """Within it, torch's normalisations are those of `DEFINITIONS`."""
+    """Within it, some functions of torch are others."""
+
+    def __init__(self, definitions: Mapping[Callable[..., Any], Callable[..., Tensor]]) -> None:
+        super().__init__()
+        self.definitions = definitions
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: tuple[Any, ...] = (), options: Any = None
     ) -> Any:
-        taken: Callable[..., Any] = DEFINITIONS.get(function, function)
+        taken: Callable[..., Any] = self.definitions.get(function, function)
         return taken(*arguments, **(options or {}))
+
+
+def has_weight_norm(net: nn.Module) -> bool:
+    """Whether a layer has torch's weight normalisation: a parametrization, or formerly a hook."""
+    return any(
+        isinstance(part, (parametrizations._WeightNorm, WeightNorm))
+        for module in net.modules()
+        for part in (module, *module._forward_pre_hooks.values())
+    )
+
+
+def may_normalise(net: nn.Module) -> bool:
+    """Whether a network has a layer that normalises with a gain, or layers of the user's own, which may do so."""
+    return has_weight_norm(net) or any(
+        isinstance(module, nn.LayerNorm | _InstanceNorm)
+        or not type(module).__module__.startswith(("torch.nn.", "quickstudy.nets."))
+        for module in net.modules()
+    )
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -50,19 +80,23 @@ def with_gain(function: Callable[..., Tensor], names: str, *, of_channels: bool)
 
     def normalised(*arguments: Any, **options: Any) -> Tensor:
         given = dict(zip(order, arguments)) | options
+        if given.get("training") is False:  # a running average's: that is right
+            return function(**given)
         gain, shift = given.get("weight"), given.get("bias")
-        y = function(**given | {"weight": None, "bias": None})
-        shape = (-1, *[1] * (y.dim() - 2))
-        y = y if gain is None else y * (gain.view(shape) if of_channels else gain)
-        return y if shift is None else y + (shift.view(shape) if of_channels else shift)
+        plain = function(**given | {"weight": None, "bias": None})
+        shape = (-1, *[1] * (plain.dim() - 2))
+        y = plain if gain is None else plain * (gain.view(shape) if of_channels else gain)
+        y = y if shift is None else y + (shift.view(shape) if of_channels else shift)
+        return y.to(plain.dtype)  # under autocast gain and shift are of another
 
     return normalised
 
 
 MOVING = "input running_mean running_var weight bias"
 FUSED = "input weight bias running_mean running_var"
-DEFINITIONS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
-    torch._weight_norm: weight_norm,
+LOOPED: Mapping[Callable[..., Any], Callable[..., Tensor]] = {torch._weight_norm: weight_norm}
+BATCHED: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
+    **LOOPED,
     F.layer_norm: with_gain(F.layer_norm, "input normalized_shape weight bias eps", of_channels=False),
     torch.layer_norm: with_gain(
         torch.layer_norm, "input normalized_shape weight bias eps cudnn_enable", of_channels=False
