@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 	$(BIN)/quickstudy demo --out demo --force
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
