@@ -39,7 +39,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -59,6 +58,7 @@ from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
 from quickstudy.nas.baselines.graph_ensemble import GraphEnsemble
+from quickstudy.nas.baselines.in_order import InOrder
 from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
@@ -128,28 +128,6 @@ def learned(make: Callable[[], Module], key: str, train: Callable[[Module], None
             partial.replace(path)
         _LEARNED[key] = module.eval()
     return cast("Module", _LEARNED[key])
-
-
-class InOrder(Search):
-    """Proposes members in an order that was known before, and what is not in it at random."""
-
-    def __init__(self, best_first: Sequence[Architecture]) -> None:
-        self.best_first = best_first
-
-    def propose(
-        self,
-        task: TaskDescription,
-        trials: Sequence[Trial[Architecture]],
-        space: Space,
-        *,
-        n: int = 1,
-        generator: Generator,
-    ) -> list[Architecture]:
-        """The next `n`."""
-        seen = {trial.choice for trial in trials}
-        found = list(islice((architecture for architecture in self.best_first if architecture not in seen), n))
-        more = RandomSearch().propose(task, [*trials, *(Trial(a, None) for a in found)], space, generator=generator)
-        return found or more
 
 
 METHODS: dict[str, Callable[[Source], Search]] = {

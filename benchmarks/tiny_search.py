@@ -71,7 +71,7 @@ import torch
 from corpora.prior import MEMBERS, embedded
 from corpora.tasks import load
 from corpora.tiny import Size, architectures, plain_networks
-from nas_tables import InOrder, trials_of
+from nas_tables import trials_of
 from result import HERE, Result, cpu
 from scipy.stats import t as student
 from torch import Generator, Tensor
@@ -81,6 +81,7 @@ from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture, Value
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.in_order import InOrder
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.budget import Budget
