@@ -128,7 +128,7 @@ def blame(learner: nn.Module, x: Tensor, error: Exception) -> str | None:
     why = " ".join(str(error).split())
     if x.dtype == torch.uint8:
         return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give pictures as x.float() / 255."
-    if not x.is_floating_point() and re.search(r"dtype|type|Float|Double", why):
+    if not x.is_floating_point() and re.search(r"type|Float|Double", why):
         return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give inputs as x.to({dtype})."
     if ours is not None and x.is_floating_point() and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         return f"inputs are {x.dtype}, and this {name} computes in {dtype}. Give inputs as x.to({dtype})."

@@ -12,6 +12,7 @@ from torch import nn
 
 from quickstudy.errors import ShapeError
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.boundary import PLAIN
 from quickstudy.learners.fine_tune import FineTune
 from quickstudy.learners.from_scratch import FromScratch
 from quickstudy.learners.learner import Learner
@@ -63,7 +64,7 @@ class Recipe:
         """Of the learner, with those that it has unless told otherwise, as far as they are plain values."""
         entry = LEARNERS[self.learner]
         defaults = {name: each.default for name, each in inspect.signature(entry.kind).parameters.items()}
-        plain = {name: value for name, value in defaults.items() if isinstance(value, (*_PLAIN, NoneType))}
+        plain = {name: value for name, value in defaults.items() if isinstance(value, PLAIN)}
         return {**plain, **entry.options, **self.options}
 
     @property

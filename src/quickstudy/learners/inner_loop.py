@@ -113,7 +113,7 @@ class InnerLoop:
     """`moments(step)` gives what layers normalise by at a step, support and queries; None: what `statistics` says."""
     batching: Literal["vmap", "loop"] = "vmap"
     """How support sets are batched. A network that `vmap` refuses is taken in a loop, with a warning in the log."""
-    refusal: "Refusal" = field(default_factory=lambda: Refusal())
+    refusal: Refusal = field(default_factory=Refusal)
     """Shared by all inner loops of a learner, which are replacements of one another."""
 
     def __post_init__(self) -> None:
@@ -287,7 +287,10 @@ class InnerLoop:
     ) -> list[Adapted]:
         """`function(meta, own)`, or `function(phi, meta, own)`, of each task, stacked."""
         batched = (support.x, support.y, support.weights())
-        masked = support.mask is not None
+        b, masked = len(support.x), support.mask is not None
+
+        def nth(phi: Params, i: int) -> Params:
+            return {name: value[i] for name, value in phi.items()}
 
         def one(phi: Params | None, meta: Params, x: Tensor, y: Tensor, share: Tensor) -> list[Adapted]:
             own = Own(x, y, share, masked)
@@ -300,12 +303,7 @@ class InnerLoop:
 
         def each() -> list[Adapted]:
             with self._definitions(batched=False):
-                found = [
-                    one(
-                        None if phi is None else {n: v[i] for n, v in phi.items()}, meta, *(each[i] for each in batched)
-                    )
-                    for i in range(len(support.x))
-                ]
+                found = [one(None if phi is None else nth(phi, i), meta, *(v[i] for v in batched)) for i in range(b)]
             return [
                 same[0].with_leaves([torch.stack(parts) for parts in zip(*(adapted.leaves() for adapted in same))])
                 for same in zip(*found)

@@ -142,18 +142,19 @@ def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | N
     recipe: Recipe = require(artefact.settings, folder, lambda settings: Recipe.from_settings(settings["recipe"]))
     if net is not None and learner is not None:
         raise ShapeError("a network and a learner were given: the learner has its own. Leave the network out.")
+    given = learner
     functions: list[str] = require(artefact.settings, folder, lambda settings: list(settings.get("functions", ())))
     try:
         if learner is None and not functions:
             learner = require(artefact.settings, folder, lambda settings: recipe.build(net))
-        elif recipe.net is not None:
+        elif recipe.net is not None:  # to see whether it can be made at all
             require(artefact.settings, folder, lambda settings: recipe.build())
     except ShapeError as error:
         if recipe.net is None:
             raise  # the network is the user's own
         raise DamagedArtefactError(f"{folder} lacks or misstates a setting: {error}") from None
-    if learner is not None:
-        check_recipe(Prior(learner, recipe))
+    if given is not None:
+        check_recipe(Prior(given, recipe))
     known = "functions" in artefact.settings  # which earlier versions did not say
     if learner is None or (known and sorted(learner.functions) != sorted(functions)):
         found = "none" if learner is None else ", ".join(learner.functions) or "none"
