@@ -405,7 +405,7 @@ def is_done(unit: Unit, result: Result, minutes: float) -> bool:
 
 
 def open_result(which: Which, scale: Scale, folder: Path) -> Result:
-    """The file, with the published figures."""
+    """The file."""
     common = {
         "network": f"Conv4, {scale.width} feature maps",
         "test": f"{scale.test_tasks} tasks of {QUERIES} queries a class, the same ones for all learners",
@@ -427,7 +427,7 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
             settings={**common, "minutes of meta-training": scale.minutes},
             folder=folder,
         )
-    result = Result(
+    return Result(
         FILES[which],
         description=(
             "Long runs on Omniglot: the random split, with rotations as classes. Inductive unless the setting says "
@@ -439,10 +439,13 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
         settings={**common, "network of MAML and MAML++": "strided instead of pooled, as in their papers"},
         folder=folder,
     )
+
+
+def add_published(result: Result) -> None:
+    """The figures that the long runs are to reach."""
     for method, setting, value, source in PUBLISHED:
         if not result.has(method, setting, ACCURACY, source=source):
             result.add(method, setting, ACCURACY, value, source=source)
-    return result
 
 
 def list_units(units: Sequence[Unit], result: Result, minutes: float, checkpoints: Path) -> None:
@@ -587,6 +590,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         list_units(units, result, arguments.minutes, checkpoints)
         return 0
+    if arguments.which == "omniglot":
+        add_published(result)
     units = [unit for unit in units if not is_done(unit, result, arguments.minutes)]
     if not (arguments.all or arguments.smoke):
         units = units[: arguments.jobs]

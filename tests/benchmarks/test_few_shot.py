@@ -141,9 +141,16 @@ def test_trying_other_settings_writes_nothing(few_shot, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_listing_writes_nothing(few_shot, tmp_path, capsys):
+    assert few_shot.main(["--smoke", "--which", "omniglot", "--out", str(tmp_path / "results"), "--list"]) == 0
+    assert "1-shot/prototypical_network/0" in capsys.readouterr().out
+    assert not (tmp_path / "results").exists()
+
+
 def test_long_runs_stand_beside_the_published_figures(few_shot, tiny, tmp_path):
     result = few_shot.open_result("omniglot", tiny, tmp_path)
-    few_shot.open_result("omniglot", tiny, tmp_path)
+    for _ in range(2):
+        few_shot.add_published(result)
     assert len(result.rows) == len(few_shot.PUBLISHED)
     labels = {(unit.method, label) for unit in few_shot.long_runs([0]) for label in unit.labels}
     assert {(row["method"], row["setting"]) for row in result.rows} <= labels
