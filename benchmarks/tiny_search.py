@@ -91,7 +91,9 @@ from quickstudy.nas.facts import log_costs
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.search import judge, open_task, search, shipped_prior
 from quickstudy.nas.search_prior import (
+    DROPOUT,
     ITERATIONS,
+    PASSES,
     SearchPrior,
     learn_search_prior,
     load_search_prior,
@@ -108,8 +110,8 @@ from quickstudy.tasks.task import Task
 Search = Proposer[Architecture, Space]
 
 FOLDS = 4
-EPOCHS = 150
-"""Of AEN: like the number of them, those of the prior that comes with quickstudy."""
+EPOCHS: int | None = None
+"""Of AEN; None: those of the prior that comes with quickstudy."""
 MARKS = (1, 2, 3, 5, 10, 20)
 REPETITIONS = 20
 NEAREST = 8
@@ -272,7 +274,7 @@ _PRIORS: dict[str, SearchPrior] = {}
 def prior_of(target: str, variant: Variant = COMPLETE) -> SearchPrior:
     """What the other folds taught."""
     known = sources(target)
-    text = json.dumps([digest(), list(known), vars(variant), MEMBERS, EPOCHS])
+    text = json.dumps([digest(), list(known), vars(variant), MEMBERS, PASSES, DROPOUT])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     if key not in _PRIORS:
         path = PRIORS / key
@@ -746,7 +748,7 @@ def main(given: Sequence[str] | None = None) -> int:
         renew(options.out / "tiny_search.json")
     settings: dict[str, Any] = {
         "corpus": digest(),
-        "prior": f"{MEMBERS} AENs, {EPOCHS} epochs, on the tasks of the other folds",
+        "prior": f"{MEMBERS} AENs, {PASSES} epochs, dropout {DROPOUT}, on the tasks of the other folds",
         "live seconds": "of one core's processor time",
         "live limits": f"{MAX_PARAMS:,} parameters, and the median peak memory of 80 members drawn for the task",
     }

@@ -608,46 +608,11 @@ def test_tensorboard_and_low_precision_are_options(quickstudy, pictures, tmp_pat
     assert torch.get_default_dtype() == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("parse", "text", "value"),
-    [
-        (an_amount, "20000", 20_000),
-        (an_amount, "20k", 20_000),
-        (an_amount, "1.5M", 1_500_000),
-        (an_amount, "20,000", 20_000),
-        (an_amount, "1_250,000.0", 1_250_000),
-        (memory, "64k", 65_536),
-        (memory, "64KiB", 65_536),
-        (memory, "64kB", 65_536),
-        (memory, "1m", 1_048_576),
-        (memory, "512B", 512),
-        (milliseconds, "2ms", 2.0),
-        (milliseconds, "2", 2.0),
-        (milliseconds, "500us", 0.5),
-        (milliseconds, "0.01s", 10.0),
-    ],
-)
-def test_limits_are_read_as_written(parse, text, value):
-    assert parse(text) == value
-
-
-@pytest.mark.parametrize(
-    ("parse", "text"),
-    [
-        (an_amount, "many"),
-        (an_amount, "0"),
-        (an_amount, "-5k"),
-        (memory, "64x"),
-        (milliseconds, "0ms"),
-        (memory, "2ms"),
-        (milliseconds, "1,5ms"),
-        (an_amount, "1,5k"),
-        (an_amount, "1000,000"),
-    ],
-)
-def test_limits_that_are_none_are_refused_with_an_example(parse, text):
-    with pytest.raises(typer.BadParameter, match=re.escape(repr(text))):
-        parse(text)
+@pytest.mark.parametrize("parse", [an_amount, memory, milliseconds])
+def test_a_limit_that_is_none_is_refused_as_an_option(parse):
+    assert parse(None) is None
+    with pytest.raises(typer.BadParameter, match="'many'"):
+        parse("many")
 
 
 def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):

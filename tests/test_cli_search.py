@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw
 
 from quickstudy import Budget, load_task, search
 from quickstudy.cli import main
+from quickstudy.cli.learn_prior import verdict
 from quickstudy.cli.priors import from_prior
 from quickstudy.nas.baselines.random_search import RandomSearch
+from quickstudy.nas.own_studies import Check
 from quickstudy.nas.search_prior import load_search_prior
 
 
@@ -100,6 +102,7 @@ def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy
     [
         (("search",), "Give DATA, or --across"),
         (("search", "digits", "--across", "glyphs"), "leave out digits, or --across"),
+        (("search", "--across", "glyphs", "--test", ".3"), "--test is for data"),
         (("search", "digits", "--n-way", "5"), "--n-query, --tasks and --colour are for --across"),
         (("search", "--across", "nothing-here"), "neither a folder nor one of"),
         (("search", "digits", "--prior", "nothing-here"), "holds no prior"),
@@ -183,3 +186,14 @@ def test_the_help_of_learning_a_prior_shows_an_example(quickstudy):
     code, told, _ = quickstudy("learn-prior", "--help")
     assert code == 0
     assert "quickstudy learn-prior --storage" in told
+
+
+def test_a_prior_is_worth_using_where_luck_would_seldom_do_as_well():
+    def checks(n: int, worse: int = 0) -> tuple[Check, ...]:
+        return tuple(Check(str(i), 9, 0.1, 0.05 if i < worse else 0.3) for i in range(n))
+
+    assert "worth using" in verdict(checks(5))
+    assert "worth using" in verdict(checks(8, worse=1))
+    for found in (checks(4), checks(7, worse=1)):
+        assert "not clearly better" in verdict(found)
+    assert verdict(()) == ""

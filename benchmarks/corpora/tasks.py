@@ -1,6 +1,7 @@
-"""Small tasks of many kinds, made so that most small networks are right 50 to 90 times in 100.
+"""Small tasks of many kinds, made so that small networks are right 50 to 90 times in 100.
 
-The worst, the median and the best of each are in `results/corpus.json`.
+With inputs moved about, most are better than that on the easiest three. The worst, the median and the best of each are
+in `results/corpus.json`.
 
 A task is a `Task` of one: its support set is what a search may use, its query set is looked at once, at the end.
 Pictures come from Glyphs, Omniglot, CIFAR-100, Fashion-MNIST, MNIST and digits; series from the UCR archive and from

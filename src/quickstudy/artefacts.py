@@ -22,6 +22,7 @@ from quickstudy.errors import (
     DataNotFoundError,
     ForeignArtefactError,
     NewerArtefactError,
+    ShapeError,
 )
 
 FORMAT = 1
@@ -188,5 +189,5 @@ def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[s
     """`read(settings)`, where a missing or impossible value is a damaged artefact."""
     try:
         return read(settings)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchitectureError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchitectureError, ShapeError) as error:
         raise DamagedArtefactError(f"{folder / MANIFEST} lacks or misstates a setting: {error!r}.") from None

@@ -9,6 +9,7 @@ QuickstudyError
 │   └── UnreadablePictureError
 ├── ArchitectureError    a text or a choice that no architecture of a space has
 │   └── NothingFitsError
+├── QuantityError        a limit or a budget that is no number above 0
 ├── OutcomeError         outcomes of trials that nothing can be learned from
 ├── StudyError           a record of searches that cannot be opened, or that is another search's
 ├── ShapeError           tensors that do not fit a learner or a network
@@ -57,6 +58,10 @@ class ArchitectureError(QuickstudyError):
 
 class NothingFitsError(ArchitectureError):
     """Limits that no architecture meets."""
+
+
+class QuantityError(QuickstudyError):
+    """A limit or a budget that is no number above 0."""
 
 
 class OutcomeError(QuickstudyError):

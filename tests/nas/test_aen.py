@@ -152,3 +152,22 @@ def test_rows_of_a_space_of_their_own_are_encoded_in_it() -> None:
 def test_costs_of_a_space_without_inputs_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="nasbench201/1 does not say"):
         log_costs(SPACE, cells(1, 0))
+
+
+def test_dropout_is_for_learning_and_follows_from_the_seed() -> None:
+    some = cells(12, 0)
+    rows = {"one": Rows(some, torch.arange(12.0).double())}
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        prior = Prior(SPACE, members=1, width=8, dropout=0.5)
+        before = torch.get_rng_state()
+        found.append(learn(prior, rows, epochs=3, generator=Generator().manual_seed(0)))
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(3)  # whatever else is drawn between the two
+    first, second = (expected(one, some).mean for one in found)
+    assert torch.equal(first, second)
+    assert torch.equal(first, expected(found[0], some).mean)
+    encoded = SPACE.encode(some)
+    found[0].train()
+    assert not torch.equal(found[0](encoded).mean, found[0](encoded).mean)

@@ -10,7 +10,7 @@ from torch import Generator, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
-from quickstudy.errors import NothingFitsError
+from quickstudy.errors import NothingFitsError, QuantityError
 from quickstudy.nas.build import Cost, Limits, build, count, smallest
 from quickstudy.nas.tiny import DOWNS, HEADS, OPERATIONS, STEMS, Tiny
 
@@ -138,6 +138,15 @@ def test_nothing_costs_less_than_the_smallest(space):
     assert all(space.has(a) for a in smallest(space).values())
     for seed in range(100):
         assert all(getattr(count(space, random(space, seed)), name) >= value for name, value in least.items())
+
+
+def test_limits_are_read_as_written_and_refused_where_they_are_none():
+    assert Limits.read(max_params="20k", max_latency="2ms") == Limits(max_params=20_000, max_latency=2.0)
+    with pytest.raises(QuantityError, match="max_params='20k' is a text"):
+        Limits(max_params="20k")
+    for none in ({"max_memory": 0}, {"max_latency": float("nan")}, {"max_madds": -1}):
+        with pytest.raises(QuantityError, match=f"{next(iter(none))}=.* is no limit"):
+            Limits(**none)
 
 
 def test_limits_that_nothing_meets_name_the_smallest_there_is():

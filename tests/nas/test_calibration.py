@@ -99,3 +99,46 @@ def test_a_weighted_quantile_has_its_share_below() -> None:
     assert quantile(values, weights, 0.3) == 3.0
     assert quantile(values, weights, 0.31) == 4.0
     assert quantile(values, torch.ones(4), 0.5) == 2.0
+
+
+def told(seeds: range, *, reversing: bool) -> dict[str, Rows]:
+    """Tasks whose embedding is random but for its first number, at whose sign they may be the other way round."""
+    found = {}
+    for seed in seeds:
+        sign = 1.0 if seed % 2 else -1.0
+        noise = 2 * torch.randn(3, generator=Generator().manual_seed(seed))
+        one = rows(seed, noise=0.3, n=30)
+        found[f"task {seed}"] = replace(
+            one,
+            values=sign * one.values if reversing else one.values,
+            task=torch.cat([torch.tensor([sign]), 0 * noise if reversing else noise]),
+        )
+    return found
+
+
+@pytest.mark.parametrize("reversing", [True, False])
+def test_an_embedding_is_heeded_where_it_helps_on_new_tasks(reversing: bool) -> None:
+    torch.manual_seed(0)
+    experience = told(range(6), reversing=reversing)
+    prior = learn(Prior(SPACE, members=1, width=8, task=4), experience, epochs=30)
+    others = strangers(prior, experience, folds=3, epochs=30, generator=Generator().manual_seed(0))
+    calibrate(prior, experience, others, generator=Generator().manual_seed(0))
+    if reversing:
+        assert float(prior.heed) >= 0.75
+    else:
+        assert float(prior.heed) <= 0.25
+    assert all(float(one.prior.heed) == float(prior.heed) for one in others)
+
+
+def test_what_is_not_heeded_is_taken_for_the_usual_task() -> None:
+    torch.manual_seed(0)
+    experience = told(range(4), reversing=True)
+    prior = learn(Prior(SPACE, members=2, width=8, task=4), experience, epochs=2)
+    usual = torch.stack([one.task for one in experience.values() if one.task is not None]).mean(0)
+    some, strange = rows(20, n=5).architectures, torch.full((4,), 3.0)
+    complete, between = expected(prior, some, strange).mean, expected(prior, some, (usual + strange) / 2).mean
+    prior.heed.fill_(0.5)
+    torch.testing.assert_close(expected(prior, some, strange).mean, between)
+    prior.heed.fill_(0.0)
+    torch.testing.assert_close(expected(prior, some, strange).mean, expected(prior, some, usual).mean)
+    assert not torch.allclose(complete, between)

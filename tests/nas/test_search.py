@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator
 
-from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError, TooFewExamplesError
+from quickstudy.errors import NothingFitsError, OutcomeError, QuantityError, ShapeError, StudyError, TooFewExamplesError
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
@@ -298,6 +298,32 @@ def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch
     assert [one.why for one in result.tried[1:]] == [None] * 3
 
 
+def test_where_a_last_training_diverges_the_next_best_takes_its_place(monkeypatch):
+    sound, last, spoil = OnOneTask.__call__, [], [True, True, False]
+
+    def train(self, architecture, schedule, *, keep=False, **options):
+        if keep:
+            last.append(architecture)
+            schedule = replace(schedule, lr=1e30) if spoil[len(last) - 1] else schedule
+        return sound(self, architecture, schedule, keep=keep, **options)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    result = run()
+    assert [one.architecture for one in result.tried if one.value is None] == [
+        one.architecture for one in result.tried if one.architecture in last[:2]
+    ]
+    assert all("in its last training, the loss is" in one.why for one in result.tried if one.value is None)
+    assert result.architecture == last[2]
+    assert set(result.reached).isdisjoint(last[:2])
+    last.clear()
+    spoil[:] = [True, False]
+    assert run().architecture == last[1]
+    last.clear()
+    spoil[:] = [True] * 4
+    with pytest.raises(OutcomeError, match="The last one failed: in its last training, the loss is"):
+        run()
+
+
 def test_where_every_training_fails_the_reason_is_told():
     with pytest.raises(OutcomeError, match="The last one failed: the loss is"):
         run(schedule=Schedule(lr=1e30))
@@ -382,6 +408,13 @@ def test_queries_that_cannot_be_judged_are_refused_before_the_search():
         run(replace(task, query=Examples(task.query.x * torch.inf, task.query.y)))
 
 
+def test_inputs_that_are_all_the_same_are_refused():
+    task = toy(n=12)
+    same = Examples(torch.ones_like(task.support.x), task.support.y)
+    with pytest.raises(ShapeError, match="all inputs of the support set are the same"):
+        run(replace(task, support=same))
+
+
 def test_where_even_the_first_steps_diverge_the_reason_is_told():
     with pytest.raises(OutcomeError, match="no training succeeded"):
         run(budget=Budget(seconds=30.0, trials=1), schedule=Schedule(lr=1e30))
@@ -402,12 +435,14 @@ def test_tasks_that_are_not_one_task_of_classification_are_refused():
 
 
 def test_a_budget_that_never_ends_or_never_begins_is_refused():
-    with pytest.raises(OutcomeError, match="never ends"):
+    with pytest.raises(QuantityError, match="never ends"):
         Budget(seconds=None)
-    with pytest.raises(OutcomeError, match="seconds=inf never ends"):
+    with pytest.raises(QuantityError, match="seconds=inf never ends"):
         Budget(seconds=math.inf)
-    with pytest.raises(OutcomeError, match="workers=0"):
+    with pytest.raises(QuantityError, match="workers=0"):
         Budget(workers=0)
+    with pytest.raises(QuantityError, match="seconds='60' has a text"):
+        Budget(seconds="60")  # type: ignore[arg-type]
 
 
 def test_the_front_has_what_nothing_beats_in_both():

@@ -98,7 +98,13 @@ def test_a_prior_of_another_space_or_with_other_weights_is_refused(prior, tmp_pa
     save_search_prior(tmp_path, prior)
     path = tmp_path / "prior.json"
     sound = json.loads(path.read_text())
-    for change, said in (({"space": "tiny/9"}, "tiny/9"), ({"width": 16}, "do not fit")):
+    changes = (
+        ({"space": "tiny/9"}, "tiny/9"),
+        ({"width": 16}, "do not fit"),
+        ({"encoder": 5}, "misstates a setting"),
+        ({"training": {"tasks": 5}}, "misstates a setting"),
+    )
+    for change, said in changes:
         path.write_text(json.dumps({**sound, "settings": {**sound["settings"], **change}}))
         with pytest.raises(DamagedArtefactError, match=said):
             load_search_prior(tmp_path)

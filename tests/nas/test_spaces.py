@@ -93,6 +93,12 @@ def test_a_cell_of_nasbench201_has_the_published_text():
     assert space.to_published(space.from_published(text)) == text
 
 
+@pytest.mark.parametrize("text", ["|nor_conv_3x3~0|", "|none~7|+|none~0|none~1|+|none~0|none~1|none~2|", ""])
+def test_a_text_that_is_no_published_cell_is_refused(text):
+    with pytest.raises(ArchitectureError):
+        NASBench201().from_published(text)
+
+
 def test_a_space_of_members_has_no_others():
     whole = NASBenchGraph()
     members = frozenset(random(whole, seed) for seed in range(20))
@@ -103,7 +109,7 @@ def test_a_space_of_members_has_no_others():
         space.parse(str(stranger))
 
 
-def test_cells_that_compute_the_same_have_the_same_graph():
+def test_cells_that_differ_only_off_the_way_have_the_same_graph():
     space = NASBench201()
     dead = ["none", "nor_conv_3x3", "nor_conv_1x1", "skip_connect", "nor_conv_1x1", "avg_pool_3x3"]
     graphs = {space.graph(space.architecture([*dead[:2], other, *dead[3:]])) for other in ("none", "nor_conv_3x3")}

@@ -110,6 +110,14 @@ def test_a_channel_that_never_varies_stays_finite():
     assert torch.equal(Standardise.of(x)(x), torch.zeros(4, 1, 6))
 
 
+def test_a_channel_of_small_numbers_is_standardised_and_one_that_only_rounds_is_not(examples):
+    x = 1e-25 * examples[0]
+    torch.testing.assert_close(Standardise.of(x)(x).std((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)
+    rounded = torch.full((8, 1, 6), 1e4)
+    rounded[0, 0, 0] = 1e4 + 1e-3
+    assert torch.equal(Standardise.of(rounded).spread, torch.ones(1))
+
+
 def test_standardising_adds_no_parameter(space, examples):
     for seed in range(5):
         architecture = space.sample(generator=seeded(seed))

@@ -1,6 +1,7 @@
 """`quickstudy learn-prior`."""
 
 import shlex
+from math import comb
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -12,9 +13,12 @@ from rich.table import Table
 from quickstudy.artefacts import MANIFEST
 from quickstudy.cli.options import a_seed
 from quickstudy.cli.terminal import bar, console, note, out_console, prepared, tell
-from quickstudy.nas.own_studies import EPOCHS, Check, check_studies, learn_from_studies, read_studies
+from quickstudy.nas.own_studies import Check, check_studies, learn_from_studies, read_studies
 from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import save_search_prior
+
+LUCKY = 0.05
+"""The probability with which luck may be better on as many studies, where a prior is said to be worth using."""
 
 
 def learn_prior(
@@ -34,7 +38,9 @@ def learn_prior(
             "takes as long as the learning itself.",
         ),
     ] = True,
-    epochs: Annotated[int, typer.Option(help="Passes over all trials.", min=1)] = EPOCHS,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over all trials: 40, or more where tasks are few.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier prior.")] = False,
 ) -> None:
@@ -81,13 +87,14 @@ def table(found: tuple[Check, ...]) -> Table:
 
 
 def verdict(found: tuple[Check, ...]) -> str:
-    """Whether the learned prior is worth using, in a clause."""
+    """Whether the learned prior is worth using, in a clause: it is where a sign test says so."""
     if not found:
         return ""
     shipped, learned = fmean(one.shipped for one in found), fmean(one.learned for one in found)
     better = sum(one.learned > one.shipped for one in found)
     said = f"a mean tau of {learned:+.2f} against {shipped:+.2f}, and better on {better} of {len(found)} studies"
-    if learned > shipped and 2 * better > len(found):
+    lucky = sum(comb(len(found), n) for n in range(better, len(found) + 1)) / 2 ** len(found)
+    if learned > shipped and lucky <= LUCKY:
         return f"{said}: worth using.\n"
     return (
         f"{said}: not clearly better than the prior that comes with quickstudy, which `search` uses without --prior.\n"

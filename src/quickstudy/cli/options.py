@@ -1,16 +1,15 @@
 """Values of options: what they must be, and how they are written."""
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
 
-Unit = TypeVar("Unit", int, float)
-THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
-BYTES = {"": 1, "k": 1024, "m": 1024**2}
-MILLISECONDS = {"": 1.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "s": 1000.0}
+from quickstudy.errors import QuantityError
+from quickstudy.quantities import read_amount, read_memory, read_milliseconds
+
+Number = TypeVar("Number", int, float)
 
 
 def above_0(value: float | None) -> float | None:
@@ -53,38 +52,22 @@ def parse_value(text: str) -> Any:
 
 def an_amount(text: str | None) -> int | None:
     """`20k` or `1.5M` as a number: 20,000 and 1,500,000."""
-    return None if text is None else whole(text, THOUSANDS, "a number such as 20000, 20k or 1.5M")
+    return None if text is None else as_written(read_amount, text)
 
 
 def memory(text: str | None) -> int | None:
-    """`64k`, `64KiB` or `1M` as bytes, 1,024 to the k, as memories are sold."""
-    if text is None:
-        return None
-    return whole(re.sub("(?i)(?<=[km])i?b$|b$", "", text.strip()), BYTES, "bytes such as 65536, 64k or 1M")
-
-
-def whole(text: str, units: Mapping[str, int], wanted: str) -> int:
-    """A number and a unit as a whole number above 0."""
-    value, unit = measure(text, units, wanted)
-    if value * unit < 1:
-        raise typer.BadParameter(f"{text!r} is not above 0; give {wanted}.")
-    return int(value * unit)
+    """`64k`, `64KiB` or `1M` as bytes."""
+    return None if text is None else as_written(read_memory, text)
 
 
 def milliseconds(text: str | None) -> float | None:
-    """`2ms`, `500us` or `0.01s` as milliseconds; a number alone is milliseconds too."""
-    if text is None:
-        return None
-    value, unit = measure(text, MILLISECONDS, "a time such as 2ms, 500us or 0.01s")
-    if value <= 0:
-        raise typer.BadParameter(f"{text!r} is not above 0; give a time such as 2ms.")
-    return value * unit
+    """`2ms`, `500us` or `0.01s` as milliseconds."""
+    return None if text is None else as_written(read_milliseconds, text)
 
 
-def measure(text: str, units: Mapping[str, Unit], wanted: str) -> tuple[float, Unit]:
-    """A number and what its unit stands for."""
-    found = re.fullmatch(r"\s*(\d{1,3}(?:[_,]\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text.lower())
-    if found is None or found[2] not in units:
-        comma = " A comma stands between thousands, a point before decimals." if "," in text else ""
-        raise typer.BadParameter(f"{text!r} is not {wanted}.{comma}")
-    return float(re.sub("[_,]", "", found[1])), units[found[2]]
+def as_written(read: Callable[[str], Number], text: str) -> Number:
+    """What a text says, refused as an option where it says nothing."""
+    try:
+        return read(text)
+    except QuantityError as error:
+        raise typer.BadParameter(str(error)) from None

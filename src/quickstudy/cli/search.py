@@ -90,8 +90,13 @@ def search(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of pictures from a folder, in pixels.", min=4)] = None,
     test: Annotated[
-        float, typer.Option(help="Share of the data that the result is tested on.", min=0.01, max=0.9)
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            help="Share of the data that the result is tested on, 0.2 by default, where they have no test set.",
+            min=0.01,
+            max=0.9,
+        ),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.")] = False,
@@ -121,6 +126,10 @@ def search(
     if across is not None:
         if data is not None:
             raise typer.BadParameter(f"--across {across} takes its tasks from there; leave out {data}, or --across.")
+        if test is not None:
+            raise typer.BadParameter(
+                "--test is for data; the tasks of --across have queries of their own. Leave it out."
+            )
         kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, skip_bad)
         folder = None if across in TASK_SOURCES else Path(across)
         with prepared(out, JSON, CSV, force=force, source=folder):
@@ -146,7 +155,7 @@ def search(
         with bar(f"reading {escape(data)}") as update:
             task = load_task(
                 data,
-                test=test,
+                test=0.2 if test is None else test,
                 seed=seed,
                 size=size,
                 skip_bad=skip_bad,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,7 @@ class AEN(nn.Module):
         proxies: Number of proxies, or 0.
         width: Features of a node.
         depth: Graph convolutions.
+        dropout: Of what the head is given, while it learns.
 
     Example:
         >>> from torch import Generator
@@ -51,11 +53,20 @@ class AEN(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, operations: int, *, task: int = 0, proxies: int = 0, width: int = 32, depth: int = 3) -> None:
+    def __init__(
+        self,
+        operations: int,
+        *,
+        task: int = 0,
+        proxies: int = 0,
+        width: int = 32,
+        depth: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.graph = GraphNetwork(operations + 2, NUMBERS, width=width, depth=depth)
         self.head = nn.Sequential(nn.Linear(width + task + proxies, width), nn.ReLU(), nn.Linear(width, 2))
-        self.task, self.proxies = task, proxies
+        self.task, self.proxies, self.dropout = task, proxies, dropout
 
     def features(self, encoded: Encoded) -> Tensor:
         """What it knows an architecture by, `(b, d)`."""
@@ -84,7 +95,7 @@ class AEN(nn.Module):
                 raise ShapeError(f"{name} has the shape {shape}, and this AEN was made for {size} numbers.")
             if given is not None:
                 joined.append(given.expand(len(features), size))
-        mean, log_std = self.head(torch.cat(joined, 1)).unbind(1)
+        mean, log_std = self.head(F.dropout(torch.cat(joined, 1), self.dropout, self.training)).unbind(1)
         return Normal(mean, log_std.clamp(-4, 3).exp())
 
     def loss(
@@ -103,28 +114,49 @@ class Prior(nn.Module):
 
     Proxies come in their own units; what `learn` has seen of them standardises them, within four deviations. Members
     that learned from the same rows err together, so their spread says too little of a new task: `calibrate` finds by
-    how much.
+    how much. It also finds how far a new task's embedding is to be heeded: with few tasks to learn from, what an
+    embedding says of a task unlike all of them may be far off.
 
     Args:
         space: Whose architectures they evaluate.
         members: How many there are.
         facts: Finds the proxies of any architecture, where they can be computed for all that a search looks at.
-        options: Of each `AEN`.
+        task, proxies, width, depth, dropout: Of each `AEN`.
     """
 
     centre: Tensor  # (p,)
     spread: Tensor  # (p,)
     inflation: Tensor  # ()
     """By which standard deviations are multiplied, so that they hold on new tasks; see `calibrate`."""
+    usual: Tensor  # (e,)
+    """The mean embedding of the tasks that were learned from."""
+    heed: Tensor  # ()
+    """The part of an embedding's difference from the usual one that counts; see `calibrate`."""
     trust: Tensor  # ()
     """How probable it is, before any outcome, that it predicts those of a new task better than a constant does."""
 
-    def __init__(self, space: Space, *, members: int = 5, facts: Facts | None = None, **options: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        members: int = 5,
+        facts: Facts | None = None,
+        task: int = 0,
+        proxies: int = 0,
+        width: int = 32,
+        depth: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.space, self.facts = space, facts
-        self.members = nn.ModuleList(AEN(len(space.vocabulary), **options) for _ in range(members))
-        self.register_buffer("centre", torch.zeros(options.get("proxies", 0)))
-        self.register_buffer("spread", torch.ones(options.get("proxies", 0)))
+        self.members = nn.ModuleList(
+            AEN(len(space.vocabulary), task=task, proxies=proxies, width=width, depth=depth, dropout=dropout)
+            for _ in range(members)
+        )
+        self.register_buffer("centre", torch.zeros(proxies))
+        self.register_buffer("spread", torch.ones(proxies))
+        self.register_buffer("usual", torch.zeros(task))
+        self.register_buffer("heed", torch.ones(()))
         self.register_buffer("inflation", torch.ones(()))
         self.register_buffer("trust", torch.tensor(0.5))
 
@@ -144,13 +176,19 @@ class Prior(nn.Module):
             return proxies  # None, or what AEN refuses
         return ((proxies.to(self.centre) - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
 
+    def heeded(self, task: Tensor | None) -> Tensor | None:
+        """A task's embedding, as far as it is heeded."""
+        if task is None or task.shape[-1:] != self.usual.shape:
+            return task  # None, or what AEN refuses
+        return self.usual + self.heed * (task.to(self.usual) - self.usual)
+
     def forward(self, encoded: Encoded, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
         """The mixture's mean and standard deviation, batch shape `(b,)`."""
         return self.judge(self.features(encoded), task, proxies)
 
     def judge(self, features: Tensor, task: Tensor | None = None, proxies: Tensor | None = None) -> Normal:
         """The same of `features`, `(b, members d)`."""
-        proxies = self.standardise(proxies)
+        task, proxies = self.heeded(task), self.standardise(proxies)
         own = features.chunk(len(self.members), 1)
         each = [member.judge(part, task, proxies) for member, part in zip(self.each(), own, strict=True)]
         means, variances = torch.stack([one.mean for one in each]), torch.stack([one.variance for one in each])
@@ -183,7 +221,7 @@ def learn(
         weight_decay: Of AdamW.
         jitter: Standard deviation of noise on the tasks' embeddings. With few tasks, an embedding without noise is a
             name, and what is learned of a name says nothing of a new task.
-        generator: Of that noise; torch's own where it is None.
+        generator: Of that noise, and of dropout; torch's own where it is None.
         on_progress: Called with the epochs done and in all.
 
     Raises:
@@ -203,26 +241,40 @@ def learn(
         everything = torch.cat(known).to(prior.centre)
         prior.centre.copy_(everything.mean(0))
         prior.spread.copy_(everything.std(0).clamp_min(1e-6))
+    told = [task for _, _, task, _ in batches if task is not None]
+    if told and told[0].shape == prior.usual.shape:
+        prior.usual.copy_(torch.stack(told).mean(0))
     if epochs is None:
         epochs = max(PASSES, math.ceil(STEPS / len(batches)))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=lr, weight_decay=weight_decay)
     prior.train()
-    for epoch in range(epochs):
-        for i, (encoded, scores, task, proxies) in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * (epoch + i / len(batches)) / epochs))
-            losses = [
-                member.loss(encoded, scores, blurred(task, jitter, generator), prior.standardise(proxies))
-                for member in prior.each()
-            ]
-            optimizer.zero_grad()
-            torch.stack(losses).sum().backward()
-            for member in prior.each():
-                nn.utils.clip_grad_norm_(member.parameters(), 1.0)
-            optimizer.step()
-        if on_progress is not None:
-            on_progress(epoch + 1, epochs)
+    with seeded_dropout(prior, generator):
+        for epoch in range(epochs):
+            for i, (encoded, scores, task, proxies) in enumerate(batches):
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.5 * lr * (1 + math.cos(math.pi * (epoch + i / len(batches)) / epochs))
+                losses = [
+                    member.loss(encoded, scores, blurred(task, jitter, generator), prior.standardise(proxies))
+                    for member in prior.each()
+                ]
+                optimizer.zero_grad()
+                torch.stack(losses).sum().backward()
+                for member in prior.each():
+                    nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+                optimizer.step()
+            if on_progress is not None:
+                on_progress(epoch + 1, epochs)
     return prior.eval()
+
+
+@contextmanager
+def seeded_dropout(prior: Prior, generator: Generator | None) -> Iterator[None]:
+    """What dropout draws, which it draws from torch's own generator, follows from this one."""
+    follows = generator is not None and any(member.dropout for member in prior.each())
+    with torch.random.fork_rng(devices=[], enabled=follows):
+        if follows:
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        yield
 
 
 def blurred(task: Tensor | None, jitter: float, generator: Generator | None) -> Tensor | None:

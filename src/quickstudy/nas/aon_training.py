@@ -70,14 +70,15 @@ def learn_to_improve(
     r"""Meta-trains AON in place over tasks in which data set and objective vary, and returns it.
 
     A walk is one task: some of a data set's rows as feedback, as few or as many and as promising as a search's, a
-    start, and an objective, the outcome less a weight, often zero, times a cost. Its loss is exact,
+    start, and an objective, the outcome less a weight, often zero, times a cost. Its loss is
 
-    $$L = -\sum_s w_s \sum_{\alpha' \in N(\alpha_s)} P_{\ell_s}(\alpha')\, r(\alpha') +
-    \tfrac12\, \mathbb{E}_{\alpha'} (v(\alpha') - r(\alpha'))^2$$
+    $$L = \sum_s w_s \Big( \tfrac12\, \mathbb{E}_{\alpha'} (v(\alpha') - r(\alpha'))^2 -
+    \sum_{\alpha' \in N(\alpha_s)} P_{\ell_s}(\alpha')\, r(\alpha') \Big)$$
 
-    over all neighbours $\alpha'$ of what the walk has come to, later steps weighing more; no gradient goes through the
-    choice of a step. The reward $r$ of a member that was trained is its real outcome, and else that of a teacher: a
-    Gaussian process on the prior's features that is given all rows of the task.
+    over the neighbours $\alpha'$ of what the walk has come to: all of them, or in large spaces such as Tiny a few that
+    are drawn. Later steps weigh more, and no gradient goes through the choice of a step. The reward $r$ of a member
+    that was trained is its real outcome, and else that of a teacher: a Gaussian process on the prior's features
+    that is given all rows of the task.
 
     AON sees AENs that have not seen the task's rows, `strangers`. So it learns how far they err on a new task, and how
     far feedback mends that.

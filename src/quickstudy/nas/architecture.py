@@ -90,7 +90,7 @@ class Graph:
 def live(graph: Graph, dead: str) -> Graph:
     """The graph without `dead` operations, and without all that lies on no way from the input to the output.
 
-    Graphs that compute the same become the same; input and output always stay.
+    Input and output always stay.
     """
     kept, edges = between(tuple(node.operation != dead for node in graph.nodes), graph.edges)
     return Graph(tuple(graph.nodes[node] for node in kept), edges)

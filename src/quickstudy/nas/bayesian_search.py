@@ -33,7 +33,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
 
     The first proposal is what the prior expects most of. From then on the process corrects the prior by what was
     found, and the prior's weight is the probability that it predicts better than a constant, beginning with its trust:
-    where it mispredicts the first outcomes, the search goes on as if there were none.
+    where it mispredicts the first outcomes, its prediction soon counts for nothing. The features, and half of the
+    candidates, remain the prior's.
 
     In the expected improvement the process's standard deviation is taken times `exploration`: where outcomes are few
     and noisy, the textbook's spends them on what is unknown rather than on what is good.

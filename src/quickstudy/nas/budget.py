@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from quickstudy.errors import OutcomeError
+from quickstudy.errors import QuantityError
 
 ETA = 3
 """One in so many architectures goes on to the next rung, which has so many times the steps."""
@@ -24,7 +24,7 @@ class Budget:
     """What a search may take.
 
     Raises:
-        OutcomeError: Where it never ends, or is nothing.
+        QuantityError: Where it never ends, or is nothing.
     """
 
     seconds: float | None = 60.0
@@ -38,12 +38,14 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.trials is None:
-            raise OutcomeError("a budget without seconds and without trials never ends. Give one of them.")
+            raise QuantityError("a budget without seconds and without trials never ends. Give one of them.")
         for name, value in vars(self).items():
+            if isinstance(value, str):
+                raise QuantityError(f"a budget with {name}={value!r} has a text. Give a number.")
             if value is not None and math.isinf(value):
-                raise OutcomeError(f"a budget with {name}={value} never ends. Give None, and a number of trials.")
+                raise QuantityError(f"a budget with {name}={value} never ends. Give None, and a number of trials.")
             if value is not None and not value > 0:
-                raise OutcomeError(f"a budget with {name}={value} is none. Give more than 0.")
+                raise QuantityError(f"a budget with {name}={value} is none. Give more than 0.")
 
     @property
     def processes(self) -> int:

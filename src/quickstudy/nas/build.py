@@ -10,7 +10,7 @@ from math import isqrt, prod
 import torch
 from torch import Generator, Tensor, nn
 
-from quickstudy.errors import NothingFitsError
+from quickstudy.errors import NothingFitsError, QuantityError
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.limited import Limited
 from quickstudy.nas.nasbench201 import EDGES
@@ -25,6 +25,7 @@ from quickstudy.nas.tiny import (
     multiplies,
     weights,
 )
+from quickstudy.quantities import read_amount, read_memory, read_milliseconds
 
 BYTES = 4  # a float32
 
@@ -45,10 +46,15 @@ class Cost:
 class Limits:
     """What a network may cost; None is no limit.
 
+    Raises:
+        QuantityError: Where a limit is no number above 0.
+
     Example:
         >>> from quickstudy.nas.build import Cost, Limits
         >>> Limits(max_params=1000).allows(Cost(parameters=900, multiply_adds=10**6, peak_memory=4096))
         True
+        >>> Limits.read(max_params="20k", max_memory="64k", max_latency="500us")
+        Limits(max_params=20000, max_memory=65536, max_madds=None, max_latency=0.5)
     """
 
     max_params: int | None = None
@@ -57,6 +63,34 @@ class Limits:
     max_madds: int | None = None
     max_latency: float | None = None
     """Milliseconds of one prediction on one thread. It is measured, and no part of a cost."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                raise QuantityError(f"{name}={value!r} is a text. Give a number, or let Limits.read read it.")
+            if value is not None and not value > 0:
+                raise QuantityError(f"{name}={value} is no limit. Give a number above 0, or None.")
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        max_params: str | None = None,
+        max_memory: str | None = None,
+        max_madds: str | None = None,
+        max_latency: str | None = None,
+    ) -> "Limits":
+        """Limits as they are written on the command line: `20k` parameters, `64k` of memory, `2ms`.
+
+        Raises:
+            QuantityError: Where a text is none.
+        """
+        return cls(
+            None if max_params is None else read_amount(max_params),
+            None if max_memory is None else read_memory(max_memory),
+            None if max_madds is None else read_amount(max_madds),
+            None if max_latency is None else read_milliseconds(max_latency),
+        )
 
     def allows(self, cost: Cost) -> bool:
         """Whether a cost keeps to all of them that can be counted."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator
+from torch.distributions import Normal
 
 from quickstudy.nas.aen import Prior, expected, learn
 from quickstudy.nas.source import Rows, normal_scores, parted
@@ -14,6 +15,8 @@ from quickstudy.surrogates.guard import prior_weight
 
 COVERED, QUANTILE = 0.9, 1.6449
 """The share of outcomes that is to lie within so many standard deviations."""
+HEEDED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How far embeddings may be heeded."""
 SHOWN, DRAWS = 10, 20
 """Outcomes of a task on which a prior is judged, and how often they are drawn."""
 
@@ -68,17 +71,28 @@ def strangers(
 def like(prior: Prior) -> Prior:
     """Another of the same sizes, but of two AENs."""
     one = next(prior.each())
-    sizes = {"width": one.graph.width, "depth": len(one.graph.convolutions)}
-    return Prior(prior.space, members=2, facts=prior.facts, task=one.task, proxies=one.proxies, **sizes)
+    return Prior(
+        prior.space,
+        members=2,
+        facts=prior.facts,
+        task=one.task,
+        proxies=one.proxies,
+        width=one.graph.width,
+        depth=len(one.graph.convolutions),
+        dropout=one.dropout,
+    )
 
 
 def calibrate(
     prior: Prior, experience: Mapping[str, Rows], others: Sequence[Stranger], *, generator: Generator
 ) -> Prior:
-    r"""Sets how wide a prior's predictions are and how far it is trusted at first, in place, and returns it.
+    r"""Sets how far a prior heeds embeddings, how wide its predictions are, and how far it is trusted at first.
 
-    What strangers predict of tasks that they have not seen is compared with what became of them. The prior's standard
-    deviations are taken times the factor at which 90 % of the strangers' intervals of 90 % hold,
+    That is done in place, and the prior returned. What strangers predict of tasks that they have not seen is compared
+    with what became of them. The embedding $e$ of a task is taken for $\bar e + h (e - \bar e)$, where $\bar e$ is the
+    mean over the tasks that were learned from and $h$ that of five parts, from none to all, with which the strangers'
+    squared errors are smallest, on the mean over tasks. Strangers are told so too. The prior's standard deviations are
+    taken times the factor at which 90 % of the strangers' intervals of 90 % hold,
 
     $$k = \frac{q_{0.9}\left(|y - \mu| / \sigma\right)}{1.645}$$
 
@@ -94,11 +108,12 @@ def calibrate(
         others: As `strangers` gives them; with none, the prior stays as it is.
         generator: Of the outcomes on which trust is judged.
     """
+    if others and prior.usual.numel():
+        choose_heed(prior, experience, others)
     errors, weights, trusts = list[torch.Tensor](), list[torch.Tensor](), list[tuple[torch.Tensor, ...]]()
     for other in others:
         for name in other.unseen:
-            rows, scores = experience[name], normal_scores(experience[name].values)
-            said = expected(other.prior, rows.architectures, rows.task, space=rows.space, proxies=rows.proxies)
+            said, scores = predicted(other, experience[name])
             errors.append((scores - said.mean).abs() / said.stddev)
             weights.append(torch.full_like(scores, 1 / len(scores)))
             trusts.append((said.mean, said.stddev, scores))
@@ -109,6 +124,25 @@ def calibrate(
     trusted = [trust(mean, factor * std, scores, generator) for mean, std, scores in trusts]
     prior.trust.fill_((1 + math.fsum(trusted)) / (2 + len(trusted)))
     return prior
+
+
+def choose_heed(prior: Prior, experience: Mapping[str, Rows], others: Sequence[Stranger]) -> None:
+    """Sets how far embeddings are heeded, of a prior and of strangers."""
+    errors = list[float]()
+    for part in HEEDED:
+        for other in others:
+            other.prior.heed.fill_(part)
+        found = [predicted(other, experience[name]) for other in others for name in other.unseen]
+        errors.append(math.fsum(float((scores - said.mean).square().mean()) for said, scores in found))
+    best = HEEDED[errors.index(min(errors))]
+    for one in (prior, *(other.prior for other in others)):
+        one.heed.fill_(best)
+
+
+def predicted(other: Stranger, rows: Rows) -> tuple[Normal, torch.Tensor]:
+    """What a stranger says of the architectures of a task, and the scores that they had."""
+    said = expected(other.prior, rows.architectures, rows.task, space=rows.space, proxies=rows.proxies)
+    return said, normal_scores(rows.values)
 
 
 def quantile(values: torch.Tensor, weights: torch.Tensor, share: float) -> float:

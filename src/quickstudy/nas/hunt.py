@@ -114,7 +114,7 @@ def hunt(
         )
         found.run(pool)
         chosen = found.finalists(best)
-        finalists = found.train_to_the_end(chosen, pool, keep=keep) if to_the_end else []
+        finalists = found.end_on(chosen, pool, keep=keep) if to_the_end else []
         tried, slow = tuple(found.tried()), len(latency.too_slow)
         ended = found.before + time.perf_counter() - start
         return Hunted(tuple(chosen), tuple(finalists), tried, slow, found.before, ended, found.steps)
@@ -157,6 +157,8 @@ class Hunt:
     def __post_init__(self) -> None:
         self.succeeded = any(entry.state == "finished" for entry in self.fitting())
         """Whether there is something to end on: the first training may take all the seconds."""
+        self.spoilt = dict[Architecture, str]()
+        """Why last trainings failed."""
         self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
         self.steps = self.shortest()
         self.steps = self.settled()
@@ -210,12 +212,13 @@ class Hunt:
         return quick and self.limits.allows(self.cost(entry.choice))
 
     def tried(self) -> list[Tried]:
-        """All that has ended, in every process and before an interruption."""
-        return [
-            read(entry, self.cost(entry.choice), fits=self.fits(entry))
-            for entry in self.counted()
-            if entry.state in ENDED
-        ]
+        """All that has ended, in every process and before an interruption; what failed in the end has failed."""
+        ended = [entry for entry in self.counted() if entry.state in ENDED]
+        found = [read(entry, self.cost(entry.choice), fits=self.fits(entry)) for entry in ended]
+        for i, one in enumerate(found):
+            if one.architecture in self.spoilt:
+                found[i] = replace(one, value=None, why=self.spoilt[one.architecture])
+        return found
 
     def run(self, pool: Workers) -> None:
         """Tries architectures until what the budget has for that is spent."""
@@ -340,17 +343,29 @@ class Hunt:
                 break
         return found or [min(again, key=lambda each: each.latency)]
 
-    def train_to_the_end(
-        self, best: Sequence[Tried], pool: Workers, *, keep: bool
-    ) -> list[tuple[Architecture, Outcome]]:
-        """What came of the last trainings; the best by its validation accuracy first.
+    def end_on(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[tuple[Architecture, Outcome]]:
+        """What came of the last trainings that succeeded, the best by its validation accuracy first.
 
-        Each has as much of the seconds, and some are left in which the one that is chosen goes on.
+        Where none did, the next best is trained, until one does.
 
         Raises:
-            OutcomeError: Where none of them succeeded.
+            OutcomeError: Where none is left.
         """
-        self.tell("training the best")
+        while True:
+            self.tell("training the best")
+            outcomes = self.train_to_the_end(best, pool, keep=keep)
+            trained = [(one.architecture, of) for one, of in zip(best, outcomes) if of.accuracy is not None]
+            failed = [(one, of.why or "") for one, of in zip(best, outcomes) if of.accuracy is None]
+            self.spoilt |= {one.architecture: f"in its last training, {why}" for one, why in failed}
+            if trained:
+                return sorted(trained, key=lambda one: -share(one[1]).right)
+            best = self.finalists(1)
+
+    def train_to_the_end(self, best: Sequence[Tried], pool: Workers, *, keep: bool) -> list[Outcome]:
+        """What came of a last training of each.
+
+        Each has as much of the seconds, and some are left in which the one that is chosen goes on.
+        """
         n = pool.n
 
         def begin(i: int) -> "Future[Outcome]":
@@ -360,11 +375,7 @@ class Hunt:
             return pool.submit(best[i].architecture, plan, seed=self.seed, deadline=deadline, keep=keep)
 
         futures = [begin(i) for i in range(len(best))]
-        outcomes = [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
-        trained = [(one.architecture, of) for one, of in zip(best, outcomes) if of.accuracy is not None]
-        if not trained:
-            raise nothing_succeeded([outcome.why for outcome in outcomes])
-        return sorted(trained, key=lambda one: -share(one[1]).right)
+        return [pool.result(future, partial(begin, i)) for i, future in enumerate(futures)]
 
     def last(self, one: Tried, seconds: float) -> tuple[int, float | None]:
         """Steps of a last training, and when it ends, finished or not.
@@ -391,8 +402,8 @@ def fewer_errors(percent: float, others: Sequence[tuple[float, float]]) -> float
 def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
     """What to raise where no training did, given why they failed."""
     told = [reason for reason in reasons if reason]
-    why = f" The last one failed: {told[-1]}" if told else ""
-    return OutcomeError(f"no training succeeded in the time given. Give more seconds, or wider limits.{why}")
+    why = f"The last one failed: {told[-1]}" if told else "Give more seconds, or wider limits."
+    return OutcomeError(f"no training succeeded in the time given. {why}")
 
 
 def seed_of(seed: int, architecture: Architecture) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from quickstudy.errors import ArchitectureError
 from quickstudy.nas.architecture import INPUT, OUTPUT, Architecture, Graph, Node, Value, live
 from quickstudy.nas.space import Space
 
@@ -45,9 +46,16 @@ class NASBench201(Space):
         return live(Graph(nodes, FLOWS), "none")
 
     def from_published(self, text: str) -> Architecture:
-        """The cell of the benchmark's own text, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+        """The cell of the benchmark's own text, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+
+        Raises:
+            ArchitectureError: Where the text is not that of a cell.
+        """
         words = [word.partition("~")[0] for word in text.replace("+", "").split("|") if word]
-        return self.architecture(words)
+        found = self.architecture(words)
+        if self.to_published(found) != text:
+            raise ArchitectureError(f"{text} is no cell. Write it as {self.to_published(found)}.")
+        return found
 
     def to_published(self, architecture: Architecture) -> str:
         """The benchmark's own text of a cell."""

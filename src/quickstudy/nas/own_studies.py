@@ -15,15 +15,13 @@ from quickstudy.nas.aen import expected
 from quickstudy.nas.architecture import Architecture
 from quickstudy.nas.corpus import tiny_corpus
 from quickstudy.nas.parameters import parameters_of
-from quickstudy.nas.search_prior import ITERATIONS, SearchPrior, learn_search_prior, standing
+from quickstudy.nas.search_prior import ITERATIONS, PASSES, SearchPrior, learn_search_prior, standing
 from quickstudy.nas.source import Rows
 from quickstudy.nas.tiny import Tiny
 from quickstudy.nets.task_encoder import TaskEncoder
 
 FEWEST = 5
 """Finished trials that an order is learned from."""
-EPOCHS = 150
-"""Of AEN."""
 OTHER = "it is of the space "
 OnProgress = Callable[[str, int, int], None]
 
@@ -133,7 +131,7 @@ def learn_from_studies(
     *,
     shipped: SearchPrior,
     corpus: bool = True,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> SearchPrior:
@@ -147,11 +145,11 @@ def learn_from_studies(
         own: As `read_studies` gives them.
         shipped: The prior that comes with quickstudy, whose task encoder is kept.
         corpus: Whether to learn from our corpus too.
-        epochs: Of AEN.
+        epochs: Of AEN, as `learn_search_prior` has them.
         seed: Of all randomness.
         on_progress: Is told the stage, what is done and how much there is.
     """
-    iterations = 0 if shipped.aon is None else ITERATIONS * epochs // EPOCHS
+    iterations = 0 if shipped.aon is None else ITERATIONS * min(PASSES, epochs or PASSES) // PASSES
     return learn_from(own.rows, shipped, corpus, epochs, iterations, seed, on_progress)
 
 
@@ -160,7 +158,7 @@ def check_studies(
     *,
     shipped: SearchPrior,
     corpus: bool = True,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[Check, ...]:
@@ -191,7 +189,7 @@ def learn_from(
     own: Mapping[str, Rows],
     shipped: SearchPrior,
     corpus: bool,
-    epochs: int,
+    epochs: int | None,
     iterations: int,
     seed: int,
     on_progress: OnProgress | None,

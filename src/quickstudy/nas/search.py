@@ -312,6 +312,8 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
             f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and their sums are not finite "
             "in float32. Divide them by a constant."
         )
+    if bool((x == x[:1]).all()):
+        raise ShapeError("all inputs of the support set are the same. Give inputs that tell classes apart.")
     return Tiny(shape=tuple(x.shape[1:]), n_classes=task.n_way), TrainingSet.of(x, y, n_classes=task.n_way, seed=seed)
 
 

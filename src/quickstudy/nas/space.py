@@ -59,7 +59,9 @@ class Space(ABC):
             ArchitectureError: Where a choice is missing or unknown, or has no such value.
         """
         if not isinstance(values, Mapping):
-            values = dict(zip(self.choices, values, strict=True))
+            if len(values) != len(self.choices):
+                raise ArchitectureError(f"{self.id} has {len(self.choices)} choices; {len(values)} values were given.")
+            values = dict(zip(self.choices, values))
         if set(values) != set(self.choices):
             raise ArchitectureError(
                 f"{self.id} chooses {', '.join(self.choices)}; {', '.join(map(str, values)) or 'nothing'} was given."

@@ -5,6 +5,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+RESOLUTION = 1e-6
+"""The part of a channel's largest value below which its spread is no more than rounding."""
+
 
 class Standardise(nn.Module):
     r"""Subtracts a mean from each channel, and divides by a spread: $(x - \mu_c) / \sigma_c$.
@@ -35,8 +38,12 @@ class Standardise(nn.Module):
     @classmethod
     def of(cls, x: Tensor) -> "Standardise":
         """That of examples `(n, channels, *size)`; a channel that never varies is only moved."""
-        spread, mean = torch.std_mean(x, dim=[0, *range(2, x.dim())], correction=0)
-        return cls(mean, torch.where(spread > 1e-6, spread, 1.0))
+        over = [0, *range(2, x.dim())]
+        spread, mean = torch.std_mean(
+            x.double(), dim=over, correction=0
+        )  # squares of small numbers are none in float32
+        varies = spread > RESOLUTION * x.abs().amax(over)
+        return cls(mean.to(x.dtype), torch.where(varies, spread, 1.0).to(x.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, *size)` to the same."""

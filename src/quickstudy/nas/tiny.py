@@ -37,7 +37,7 @@ class Stage:
 
 
 class Tiny(Space):
-    """Stem, one to three stages of the same cell, head: networks of up to about 300,000 parameters.
+    """Stem, one to three stages of the same cell, head: up to about 300,000 parameters before the last layer.
 
     The cell is that of NAS-Bench-201 with one more operation: four feature maps, all joined, each the sum of what its
     edges bring. Convolutions are ReLU, convolution, batch normalisation. From stage to stage the width doubles and the

@@ -169,6 +169,8 @@ def untrained(space: Tiny, architecture: Architecture, x: Tensor, *, seed: int) 
 
 
 def real(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of the only task of a batch, without what is masked, in float32."""
+    """Inputs and labels of the only task of a batch, without what is masked, in float32, on the CPU, which trains."""
     x, y = to_float(examples.x[0]).float(), examples.y[0]
-    return (x, y) if examples.mask is None else (x[examples.mask[0]], y[examples.mask[0]])
+    if examples.mask is not None:
+        x, y = x[examples.mask[0]], y[examples.mask[0]]
+    return x.cpu(), y.cpu()
