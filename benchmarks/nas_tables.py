@@ -14,8 +14,8 @@ the generator of a proposal is seeded by repetition and trial, so that methods t
 `mean` are over all targets, repetition by repetition.
 
 What a search would return is asked of the method (`Proposer.incumbent`). Bayesian search chooses by its model rather
-than by the best value; of it there are rows of both, "regret" and "regret of the best value". Methods called `smoothed`
-have the same right.
+than by the best value; of it there are rows of both, "regret" and "regret of the best value".
+`random_forest_smoothed` has the same right.
 
 `rank_transfer` after one trial is the best fixed architecture: the best of all that are known, by mean rank.
 `random_halving` spends its budget on two fidelities: of 16 random members that were trained for 12 epochs the best is
@@ -136,7 +136,6 @@ METHODS: dict[str, Callable[[Source], Search]] = {
     "evolution": lambda source: Evolution(),
     "optuna_tpe": lambda source: TreeParzen(),
     "bananas": lambda source: Bananas(),
-    "bananas_smoothed": lambda source: Bananas(smoothed=True),
     "graph_network_without_transfer": lambda source: GraphEnsemble(),
     "random_halving": lambda source: RandomSearch(),
     "rank_transfer": RankTransfer,

@@ -501,8 +501,6 @@ def test_what_is_of_no_use_is_skipped_and_said(tmp_path):
         "e in toy/1": "no trial of it is finished",
         "theirs": "it is not one of quickstudy's",
     }
-    strict = experience(path, parameters(), same_digest=True)
-    assert strict.skipped["b in toy/1"] == "its digest is 77aa, not 4f2a"
 
 
 def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path):

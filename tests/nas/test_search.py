@@ -15,9 +15,9 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.hunt import SMALLEST
-from quickstudy.nas.pace import PROBE
+from quickstudy.nas.pace import PROBE, Pace, madds
 from quickstudy.nas.search import AGAIN, gone_on, open_task, search
-from quickstudy.nas.tiny import DOWNS
+from quickstudy.nas.tiny import DOWNS, Tiny
 from quickstudy.nas.train import Schedule, Trained, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome
 from quickstudy.nas.workers import Workers, one_thread
@@ -532,3 +532,26 @@ def test_seconds_are_kept():
             continue
     assert result.seconds < seconds + 5
     assert result.expected.n == 15
+
+
+def test_the_pace_is_found_within_seconds():
+    space = Tiny(shape=(1, 12, 12), n_classes=3)
+    within, asked = Limits().within(space), []
+
+    class Proportional:
+        def __init__(self):
+            self.space = space
+
+        def __call__(self, architecture, schedule, *, seed):
+            asked.append(madds(space, architecture))
+            return Outcome(Share(1, 2), 1e-6 * asked[-1] * schedule.steps, schedule.steps)
+
+    Pace.probe(Proportional(), within, Schedule(), seed=0)
+    least, _, largest = asked
+    asked.clear()
+    Pace.probe(Proportional(), within, Schedule(), seed=0, seconds=5e-6 * largest / 2)
+    assert asked[:2] == [least, least]
+    assert all(one <= largest / 2 for one in asked)
+    asked.clear()
+    Pace.probe(Proportional(), within, Schedule(), seed=0, seconds=1e-9)
+    assert asked == [least, least]

@@ -191,4 +191,3 @@ def test_the_forest_returns_what_both_it_and_the_value_speak_for():
     lucky, good, poor = Trial(order[-1], 5.0), Trial(order[0], 4.9), Trial(order[-2], 1.0)
     assert forest.incumbent(TASK, [lucky, poor, good], SPACE) is good
     assert PROPOSERS["forest"].incumbent(TASK, [lucky, poor, good], SPACE) is lucky
-    assert Bananas(smoothed=True, initial=2).incumbent(TASK, [lucky, poor, good], SPACE) in (lucky, good)

@@ -37,9 +37,3 @@ def test_edges_are_weighed_by_the_degrees_of_both_ends() -> None:
     adjacency = torch.tensor([[0.0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
     expected = adjacency / 2**0.5
     torch.testing.assert_close(normalised(adjacency), expected)
-
-
-def test_weights_over_operations_that_choose_one_are_that_operation() -> None:
-    net, (operations, numbers, adjacency) = GraphNetwork(5, 3, width=16), graph(6)
-    relaxed = torch.nn.functional.one_hot(operations, 5).float()
-    torch.testing.assert_close(net(relaxed, numbers, adjacency), net(operations, numbers, adjacency))

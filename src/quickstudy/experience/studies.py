@@ -230,17 +230,13 @@ def embedded(task: TaskDescription) -> dict[str, object]:
     return {"embedding": embedding, "encoder": task.encoder}
 
 
-def experience(
-    storage: "str | Path | BaseStorage", parameters: Parameters[C], *, same_digest: bool = False
-) -> Experience[C]:
+def experience(storage: "str | Path | BaseStorage", parameters: Parameters[C]) -> Experience[C]:
     """All that earlier searches of a space found, task by task.
 
     Args:
         storage: As in `connect`; an SQLite file must exist.
         parameters: Of the space. Studies of other spaces, other versions of it, or with other values to choose among
             are skipped.
-        same_digest: Whether to skip studies with another digest too, though they chose among the same; the digest of
-            some spaces depends on the task.
 
     Raises:
         StudyError: Where the storage cannot be reached.
@@ -250,7 +246,7 @@ def experience(
         with plain_errors(where(base)), quiet():
             for frozen in base.get_all_studies():
                 there, trials = frozen.user_attrs, base.get_all_trials(frozen._study_id, deepcopy=False)
-                if why := _of_no_use(there, trials, parameters, same_digest):
+                if why := _of_no_use(there, trials, parameters):
                     skipped[frozen.study_name] = why
                     continue
                 embedding = None if there["embedding"] is None else torch.tensor(there["embedding"])
@@ -266,17 +262,13 @@ def experience(
     return Experience(studies, skipped)
 
 
-def _of_no_use(
-    there: Mapping[str, Any], trials: "Sequence[FrozenTrial]", parameters: Parameters[C], same_digest: bool
-) -> str | None:
+def _of_no_use(there: Mapping[str, Any], trials: "Sequence[FrozenTrial]", parameters: Parameters[C]) -> str | None:
     """Why nothing can be learned from a study of these attributes and trials."""
     known = parameters.distributions
     if "digest" not in there:
         return "it is not one of quickstudy's"
     if there["space"] != parameters.space:
         return f"it is of the space {there['space']}, not {parameters.space}"
-    if same_digest and there["digest"] != parameters.digest:
-        return f"its digest is {there['digest']}, not {parameters.digest}"
     if any(known.get(name) != other for trial in trials for name, other in trial.distributions.items()):
         return f"it chose among other values than {parameters.space} has"
     if not any(trial.state.name == "COMPLETE" for trial in trials):

@@ -42,6 +42,8 @@ LONGER = 0.1
 """Seconds of measuring the latency of what may be trained to the end."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
+PROBED = 0.05
+"""The part of the seconds in which the pace is found."""
 DRAWN = 32
 """Members from which the typical cost is learned."""
 ENDED = ("finished", "failed", "stopped")
@@ -159,7 +161,8 @@ class Hunt:
         """Whether there is something to end on: the first training may take all the seconds."""
         self.spoilt = dict[Architecture, str]()
         """Why last trainings failed."""
-        self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed)
+        seconds = PROBED * self.left()
+        self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed, seconds=seconds)
         self.steps = self.shortest()
         self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)

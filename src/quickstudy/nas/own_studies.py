@@ -122,7 +122,8 @@ def read_study(studied: Studied[Architecture]) -> Rows | str:
         return f"it is of {done[0][0].space}, and inputs of the shape {space.shape} are not"
     values = torch.tensor([value for _, value in done], dtype=torch.float64)
     architectures, task = tuple(choice for choice, _ in done), studied.task
-    data = task.name.partition(":")[0]  # as of our corpus: what is cut from one data set is left out together
+    # As of our corpus, what is cut from one data set is left out together; sets of the UCR archive are one each.
+    data = task.name if task.name.startswith("ucr:") else task.name.partition(":")[0]
     return Rows(architectures, values, task=task.embedding, space=space, encoder=task.encoder, data=data)
 
 

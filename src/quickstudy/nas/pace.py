@@ -1,5 +1,6 @@
 """What training takes on this machine."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,13 +25,19 @@ class Pace:
     seconds_a_step: list[float] = field(default_factory=list)
 
     @classmethod
-    def probe(cls, trainer: Trainer, within: Limited, schedule: Schedule, *, seed: int) -> "Pace":
-        """From a few steps of two members; the first of all is for warming up."""
+    def probe(
+        cls, trainer: Trainer, within: Limited, schedule: Schedule, *, seed: int, seconds: float = math.inf
+    ) -> "Pace":
+        """From a few steps of two members, the second as large as the seconds allow; the first of all is to warm up."""
         found, generator = cls(), Generator().manual_seed(seed)
         few = replace(schedule, steps=PROBE)
         drawn = sorted((within.sample(generator=generator) for _ in range(8)), key=lambda a: madds(trainer.space, a))
-        trainer(drawn[0], replace(schedule, steps=1), seed=seed)
-        for architecture in (drawn[0], drawn[-1]):
+        least, *larger = drawn
+        trainer(least, replace(schedule, steps=1), seed=seed)
+        outcome = trainer(least, few, seed=seed)
+        found.add(count(trainer.space, least), outcome)
+        most = seconds / outcome.seconds * madds(trainer.space, least) if outcome.seconds else math.inf
+        for architecture in [each for each in larger if madds(trainer.space, each) <= most][-1:]:
             found.add(count(trainer.space, architecture), trainer(architecture, few, seed=seed))
         return found
 

@@ -68,13 +68,12 @@ class GraphNetwork(nn.Module):
         """Embeddings, `(b, d)`.
 
         Args:
-            operations: Positions in the vocabulary, `(b, v)`; or weights over it, `(b, v, o)`, of a relaxed graph.
+            operations: Positions in the vocabulary, `(b, v)`.
             numbers: `(b, v, numbers)`.
             adjacency: 1 from row to column, or a weight of that edge, `(b, v, v)`.
             mask: True where there is a node, `(b, v)`; everywhere by default.
         """
-        of_operation = operations @ self.operation if operations.is_floating_point() else self.operation[operations]
-        h = F.relu(of_operation + self.number(numbers))
+        h = F.relu(self.operation[operations] + self.number(numbers))
         present = torch.ones_like(h[..., :1]) if mask is None else mask[..., None].to(h.dtype)
         flow = normalised(adjacency)
         for convolution in self.convolutions:

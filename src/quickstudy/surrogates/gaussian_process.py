@@ -77,7 +77,6 @@ class GaussianProcess:
         prior_mean: Tensor | None = None,
         prior_weight: float = 1.0,
         reference: tuple[Tensor, Tensor | None] | None = None,
-        scale: float = 1.0,
         ranks: bool = False,
         linear: bool = True,
     ) -> "GaussianProcess":
@@ -90,7 +89,6 @@ class GaussianProcess:
             prior_weight: From 0, a constant mean, to 1.
             reference: Features `(r, d)` of many members of the space and their predictions, by which features and
                 predictions are standardised; by those of the trials otherwise, which are few and chosen.
-            scale: Standard deviation of values that is assumed until two differ.
             ranks: Whether values count by their ranks alone, as normal scores: for values with outliers.
             linear: Whether a part of the signal may be linear.
 
@@ -100,7 +98,7 @@ class GaussianProcess:
         """
         checked(features, values, prior_mean)
         known, predicted = reference or (features, prior_mean)
-        units = Units.of(values, known, predicted if prior_mean is not None else None, prior_weight, scale, ranks)
+        units = Units.of(values, known, predicted if prior_mean is not None else None, prior_weight, ranks)
         x, m, y = units.features(features), units.predictions(prior_mean, len(values)), units.values(values)
         grid = [(le, a, nu) for le in LENGTHSCALES for a in (LINEAR if linear else (0.0,)) for nu in NOISES]
         settings = x.new_tensor(grid)
@@ -227,7 +225,7 @@ class Units:
     """None where there is no prior."""
 
     @classmethod
-    def of(cls, values: Tensor, x: Tensor, m: Tensor | None, weight: float, scale: float, ranks: bool) -> "Units":
+    def of(cls, values: Tensor, x: Tensor, m: Tensor | None, weight: float, ranks: bool) -> "Units":
         """Of values `(t,)`, and of features `(r, d)` and predictions `(r,)`, the trials' or of many."""
         x, y = x.double(), values.double()
         scores = NormalScores.of(y) if ranks else None
@@ -239,8 +237,8 @@ class Units:
         width = width.where(width > 0, 1) * (2 * varying if varying > 0 else varying + 1).sqrt()
         centre, prior_scale = 0.0, None
         if m is not None:
-            centre, prior_scale = float(m.double().mean()), deviation(m.double(), scale)
-        return cls(x.mean(0), width, float(y.mean()), deviation(y, scale), scores, weight, centre, prior_scale)
+            centre, prior_scale = float(m.double().mean()), deviation(m.double())
+        return cls(x.mean(0), width, float(y.mean()), deviation(y), scores, weight, centre, prior_scale)
 
     def features(self, x: Tensor) -> Tensor:
         """`(n, d)`, with a mean squared distance of 1."""
@@ -283,10 +281,10 @@ def mean_covariance(a: Tensor, b: Tensor) -> Tensor:
     return SHIFT + SLOPE * a[:, None] * b
 
 
-def deviation(values: Tensor, otherwise: float) -> float:
-    """The standard deviation of values, or another where they do not differ."""
+def deviation(values: Tensor) -> float:
+    """The standard deviation of values, or 1 where they do not differ."""
     found = float(values.std()) if len(values) > 1 else 0.0
-    return found if found > 1e-9 * float(values.abs().max()) else otherwise
+    return found if found > 1e-9 * float(values.abs().max()) else 1.0
 
 
 def checked(features: Tensor, values: Tensor, prior_mean: Tensor | None) -> None:

@@ -30,8 +30,6 @@ class Bananas(Proposer[Architecture, Space]):
         lr: Of Adam.
         parents: The best trials, which are mutated.
         children: Mutations of each, and as many random members in all.
-        smoothed: Whether what it would return is the trial of which the networks, fitted to all trials, predict most,
-            rather than the one with the best value.
 
     References:
         White et al., [BANANAS](https://arxiv.org/abs/1910.11858), 2021.
@@ -47,9 +45,7 @@ class Bananas(Proposer[Architecture, Space]):
         lr: float = 0.01,
         parents: int = 10,
         children: int = 10,
-        smoothed: bool = False,
     ) -> None:
-        self.smoothed = smoothed
         self.initial, self.parents, self.children = initial, parents, children
         self.networks, self.width, self.steps, self.lr = networks, width, steps, lr
 
@@ -82,18 +78,6 @@ class Bananas(Proposer[Architecture, Space]):
         spread, mean = torch.std_mean(predicted, 0)
         draws = mean + spread * torch.randn(len(found), generator=generator)
         return [found[i] for i in draws.argsort(descending=True, stable=True)[:n].tolist()]
-
-    def incumbent(
-        self, task: TaskDescription, trials: Sequence[Trial[Architecture]], space: Space
-    ) -> Trial[Architecture] | None:
-        """The trial with the best value, or of which the networks predict most."""
-        done = [trial for trial in trials if trial.value is not None]
-        if len(done) < self.initial or not self.smoothed:
-            return super().incumbent(task, trials, space)
-        codes = space.one_hot([trial.choice for trial in done])
-        values = torch.tensor([trial.value for trial in done])
-        predicted = self.predict(codes, scaled_ranks(values).float() - 0.5, codes, Generator().manual_seed(0)).mean(0)
-        return max(zip(predicted.tolist(), values.tolist(), done), key=lambda one: one[:2])[2]
 
     def predict(self, x: Tensor, y: Tensor, candidates: Tensor, generator: Generator) -> Tensor:
         """What each network makes of the candidates, `(networks, candidates)`, when fitted to `x` (t, d), `y` (t,)."""
