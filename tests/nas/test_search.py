@@ -16,7 +16,7 @@ from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.hunt import SMALLEST
 from quickstudy.nas.pace import PROBE, Pace, madds
-from quickstudy.nas.search import AGAIN, gone_on, open_task, search
+from quickstudy.nas.search import gone_on, open_task, search
 from quickstudy.nas.tiny import DOWNS, Tiny
 from quickstudy.nas.train import Schedule, Trained, answer, train
 from quickstudy.nas.trainer import OnOneTask, Outcome
@@ -58,14 +58,14 @@ def test_a_search_gives_a_trained_network_within_limits():
 def test_what_is_chosen_goes_on_with_all_examples():
     result, task = run(), toy()
     steps = FEW.steps * ETA**RUNGS
-    assert result.settings["final training"] == f"{steps} steps, {steps // 2} more on all examples"
+    assert result.settings["final training"] == f"{steps} steps, {int(FURTHER * steps)} more on all examples"
     space, data = open_task(task, 0)
     (x, y), trainer = data.all, OnOneTask(space, data)
     assert sorted(x.flatten(1).sum(1).tolist()) == sorted(task.support.x[0].flatten(1).sum(1).tolist())
     network = trainer.network(result.architecture, seed=0)
     with one_thread():
         train(network, data.x, data.y, Schedule(steps=steps, shift=1), generator=Generator().manual_seed(0))
-        again = Schedule(steps=steps // 2, lr=AGAIN * Schedule().lr, shift=1)
+        again = Schedule(steps=int(FURTHER * steps), shift=1)
         train(network, x, y, again, generator=Generator().manual_seed(0))
     found, expected = result.network.state_dict(), network.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -126,8 +126,8 @@ def test_it_does_not_where_seconds_are_few_or_it_diverges():
         return gone_on(network, data, Schedule(steps=8, lr=lr), seed=0, step=step, deadline=deadline)
 
     assert [further()[1], further(seconds=None)[1]] == [8 * FURTHER] * 2
-    assert further(step=24.0)[1] == 2  # of 60 seconds, a tenth is kept
-    assert further(step=28.0) == further(seconds=-1.0) == further(lr=1e30) == (network, 0)
+    assert further(step=13.0)[1] == 4  # of 60 seconds, a tenth is kept
+    assert further(step=14.0) == further(seconds=-1.0) == further(lr=1e30) == (network, 0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not network.training
     assert not further()[0].training
@@ -276,10 +276,10 @@ PACE = Free()
 
 
 class Slow(Free):
-    """A step takes nearly a second."""
+    """A step takes more than half a second."""
 
     def seconds(self, cost, steps):
-        return 0.9 * steps
+        return 0.6 * steps
 
 
 def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch):
@@ -478,7 +478,7 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     assert {len(one.accuracies) for one in result.tried} == {2}
     assert result.expected == Share(10 * ETA, 1000)
     assert result.cut == "30 of 90 steps"
-    assert result.settings["final training"] == "30 of 90 steps, 15 more on all examples"
+    assert result.settings["final training"] == "30 of 90 steps, 45 more on all examples"
     assert run().cut is None
 
 

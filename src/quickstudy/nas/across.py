@@ -32,9 +32,8 @@ from quickstudy.training.evaluate import Evaluation
 from quickstudy.training.evaluate import judge as judge_learner
 
 OBJECTIVE = "mean accuracy % over tasks"
-HUNTED, COMPARED = 0.75, 0.75
-"""The part of the seconds that is a search's budget, which ends all trials earlier, and the part after which nothing
-more is compared: the rest is for the test."""
+COMPARED = 0.75
+"""The part of the seconds after which nothing more is compared: the rest is for the test."""
 FEW, MANY = 2, 16
 """Tasks of the shortest training, at least and at most, where the seconds decide; four where they do not."""
 DESCRIBED = 8
@@ -187,8 +186,7 @@ def search_across(
     schedule = schedule or Schedule.for_inputs(each.space.shape, steps=STEPS)
     trainer = OnManyTasks(each.space, numbered, schedule.steps)
     seconds = budget.seconds
-    hunting = replace(budget, seconds=None if seconds is None else HUNTED * seconds)
-    steps = budget.steps or schedule.steps * first_tasks(trainer, limits, hunting, schedule, seed)
+    steps = budget.steps or schedule.steps * first_tasks(trainer, limits, budget, schedule, seed)
     described = TaskDescription(name)
     if proposer is None:
         prior = prior or shipped_prior()
@@ -198,7 +196,7 @@ def search_across(
         task=described,
         limits=limits,
         proposer=proposer,
-        budget=replace(hunting, steps=steps),
+        budget=replace(budget, steps=steps),
         schedule=schedule,
         storage=storage,
         about={

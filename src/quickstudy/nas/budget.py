@@ -9,12 +9,13 @@ ETA = 3
 """One in so many architectures goes on to the next rung, which has so many times the steps."""
 RUNGS = 2
 """Rungs of a search; final training is one more."""
-WISHED = 20
-"""Architectures that the search should be able to try."""
-SEARCHED, LATEST = 0.4, 0.5
+WISHED, USUAL = 4, 15.0
+"""Architectures that a search should be able to try in so many seconds; in four times as many, twice as many. Few that
+are trained for long beat many that are trained briefly: what learns fast is not what is best in the end."""
+SEARCHED, LATEST = 0.25, 0.35
 """The parts of the seconds after which no trial begins, and by which every trial has ended."""
-FURTHER = 0.5
-"""For so many of its last training's steps the chosen network goes on with all examples."""
+FURTHER = 1.5
+"""For so many times its last training's steps the chosen network goes on with all examples."""
 PROCESSES = 15.0
 """The seconds of a search for which processes are worth starting: they are up after some of them."""
 
@@ -55,4 +56,7 @@ class Budget:
     @property
     def first_training(self) -> float:
         """Seconds of a shortest training with which the search can try as many architectures as it should."""
-        return math.inf if self.seconds is None else SEARCHED * self.seconds * self.processes / (WISHED * RUNGS)
+        if self.seconds is None:
+            return math.inf
+        seconds = self.seconds * self.processes
+        return SEARCHED * seconds / (RUNGS * WISHED * math.sqrt(seconds / USUAL))

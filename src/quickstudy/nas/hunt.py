@@ -32,8 +32,8 @@ from quickstudy.nas.tried import AT, LATENCY, RIGHT, Progress, Tried, number, re
 from quickstudy.nas.workers import Workers, workers
 from quickstudy.training.proportion import Share
 
-STEPS = 100
-"""Of the first rung, give or take a factor of two as the budget asks."""
+STEPS, FEWEST, MOST = 100, 50, 1000
+"""Of the first rung, where there is no clock, and at least and at most where there is one."""
 FINALISTS = 2
 """Architectures that are trained to the end."""
 SMALLEST = 0.5
@@ -176,7 +176,7 @@ class Hunt:
         return found
 
     def shortest(self) -> int:
-        """Steps of the first rung: as many as the budget's seconds allow, within a factor of two."""
+        """Steps of the first rung: as many as the budget's seconds allow."""
         if self.budget.steps is not None or self.budget.seconds is None:
             return self.budget.steps or STEPS
         generator = Generator().manual_seed(self.seed)
@@ -184,7 +184,7 @@ class Hunt:
         step = statistics.fmean(self.pace.seconds(self.cost(one), 1) for one in drawn)
         if not step:  # the first few steps diverged: what follows will say so
             return STEPS
-        return max(STEPS // 2, min(2 * STEPS, int(self.budget.first_training / step)))
+        return max(FEWEST, min(MOST, int(self.budget.first_training / step)))
 
     def cost(self, architecture: Architecture) -> Cost:
         """What a member costs."""

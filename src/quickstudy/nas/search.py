@@ -34,10 +34,8 @@ from quickstudy.training.proportion import Share
 OBJECTIVE = "validation accuracy %"
 LARGEST = 1e30
 """Of an input: sums of many are finite."""
-AGAIN = 0.5
-"""The part of the rate with which the chosen network goes on."""
 WORTH = 0.5
-"""The part of its steps below which it does not."""
+"""The part of its last training's steps below which the chosen network does not go on."""
 ASKED = 1000
 """Examples, at most, that a network is asked about before and after that."""
 PRIOR = Path(__file__).parents[1] / "priors" / "tiny"
@@ -133,8 +131,8 @@ def search(
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
     best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
     errors as the others had left after going on. In the end the two best are trained for nine times as many steps, or
-    more where there are seconds for it, and one of them is chosen on the validation set. It goes on, for half as many
-    steps and at half the rate, with all of the support set, and is judged on the query set, which is looked at once.
+    more where there are seconds for it, and one of them is chosen on the validation set. It goes on, for one and a
+    half times as many steps, with all of the support set, and is judged on the query set, which is looked at once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
@@ -274,10 +272,10 @@ def gone_on(
     """
     left = math.inf if deadline is None else deadline - time.perf_counter()
     steps = int(min(FURTHER * schedule.steps, SHARE * left / step))
-    if steps < WORTH * FURTHER * schedule.steps:
+    if steps < WORTH * schedule.steps:
         return network, 0
     further, (x, y) = copy.deepcopy(network), data.all
-    plan = replace(schedule, steps=steps, lr=AGAIN * schedule.lr)
+    plan = replace(schedule, steps=steps)
     try:
         with one_thread():
             done = train(further, x, y, plan, generator=Generator().manual_seed(seed), deadline=deadline)
