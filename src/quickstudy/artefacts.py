@@ -22,7 +22,6 @@ from quickstudy.errors import (
     DataNotFoundError,
     ForeignArtefactError,
     NewerArtefactError,
-    ShapeError,
 )
 
 FORMAT = 1
@@ -189,5 +188,5 @@ def require(settings: Mapping[str, Any], folder: Path, read: Callable[[Mapping[s
     """`read(settings)`, where a missing or impossible value is a damaged artefact."""
     try:
         return read(settings)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchitectureError, ShapeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchitectureError) as error:
         raise DamagedArtefactError(f"{folder / MANIFEST} lacks or misstates a setting: {error!r}.") from None

@@ -207,9 +207,13 @@ def load_search_prior(path: Path | str) -> SearchPrior:
         best = tuple(map(Architecture.parse, settings.get("portfolio", ())))  # older ones have none
         for architecture in best:
             space.architecture(architecture.values)  # or complain; of series or of pictures, choices are the same
+        try:
+            encoder = TaskEncoder(size) if size else None
+        except ShapeError as error:
+            raise ValueError(f"of the encoder: {error}") from None
         training = dict(settings["training"])
         len(training.get("tasks", ()))  # or complain
-        return SearchPrior(aen, aon, TaskEncoder(size) if size else None, best, training)
+        return SearchPrior(aen, aon, encoder, best, training)
 
     with torch.random.fork_rng(devices=[]):  # modules draw weights that are replaced at once
         prior: SearchPrior = require(artefact.settings, folder, read)
