@@ -37,8 +37,9 @@ their steps, which may be before its seconds are over: the more so, the smaller 
 say it.
 
 The rows of single tasks and seeds make means over tasks, with Student's interval over tasks, of the means over seeds.
-`--targets all` are all tasks of the corpus; the settings that all searches share, how inputs are moved and how a search
-ends, were chosen on those that are not in the list that is the default. Optuna draws three networks at random before
+`--targets all` are all tasks of the corpus. AEN's passes and dropout, and the settings that all searches share, how
+inputs are moved, how long trainings are and how a search ends, were chosen on those that are not in the list that is
+the default, so that means over all of them flatter. Optuna draws three networks at random before
 its estimator begins, as a search with few seconds tries less than ten, its own default. "Within the expected interval"
 is how often the test accuracy lies in the interval that a search expects by its validation set.
 
@@ -94,6 +95,7 @@ from quickstudy.nas.search_prior import (
     DROPOUT,
     ITERATIONS,
     PASSES,
+    STEPS,
     SearchPrior,
     learn_search_prior,
     load_search_prior,
@@ -274,7 +276,7 @@ _PRIORS: dict[str, SearchPrior] = {}
 def prior_of(target: str, variant: Variant = COMPLETE) -> SearchPrior:
     """What the other folds taught."""
     known = sources(target)
-    text = json.dumps([digest(), list(known), vars(variant), MEMBERS, PASSES, DROPOUT])
+    text = json.dumps([digest(), list(known), vars(variant), MEMBERS, EPOCHS, PASSES, STEPS, DROPOUT])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     if key not in _PRIORS:
         path = PRIORS / key
@@ -748,7 +750,7 @@ def main(given: Sequence[str] | None = None) -> int:
         renew(options.out / "tiny_search.json")
     settings: dict[str, Any] = {
         "corpus": digest(),
-        "prior": f"{MEMBERS} AENs, {PASSES} epochs, dropout {DROPOUT}, on the tasks of the other folds",
+        "prior": f"{MEMBERS} AENs, {PASSES} epochs or {STEPS} steps, dropout {DROPOUT}, on the tasks of the other folds",
         "live seconds": "of one core's processor time",
         "live limits": f"{MAX_PARAMS:,} parameters, and the median peak memory of 80 members drawn for the task",
     }

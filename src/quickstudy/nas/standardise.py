@@ -39,9 +39,8 @@ class Standardise(nn.Module):
     def of(cls, x: Tensor) -> "Standardise":
         """That of examples `(n, channels, *size)`; a channel that never varies is only moved."""
         over = [0, *range(2, x.dim())]
-        spread, mean = torch.std_mean(
-            x.double(), dim=over, correction=0
-        )  # squares of small numbers are none in float32
+        # squares of small numbers are none in float32
+        spread, mean = torch.std_mean(x.double(), dim=over, correction=0)
         varies = spread > RESOLUTION * x.abs().amax(over)
         return cls(mean.to(x.dtype), torch.where(varies, spread, 1.0).to(x.dtype))
 
