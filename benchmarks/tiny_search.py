@@ -750,7 +750,8 @@ def main(given: Sequence[str] | None = None) -> int:
         renew(options.out / "tiny_search.json")
     settings: dict[str, Any] = {
         "corpus": digest(),
-        "prior": f"{MEMBERS} AENs, {PASSES} epochs or {STEPS} steps, dropout {DROPOUT}, on the tasks of the other folds",
+        "prior": f"{MEMBERS} AENs, {PASSES} epochs or {STEPS} steps, dropout {DROPOUT}, on the tasks of the other "
+        "folds",
         "live seconds": "of one core's processor time",
         "live limits": f"{MAX_PARAMS:,} parameters, and the median peak memory of 80 members drawn for the task",
     }
