@@ -42,6 +42,8 @@ LONGER = 0.1
 """Seconds of measuring the latency of what may be trained to the end."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
+BEGUN = 0.75
+"""The part of the seconds in which a trial begins as long as none has succeeded."""
 PROBED = 0.05
 """The part of the seconds in which the pace is found."""
 DRAWN = 32
@@ -256,7 +258,7 @@ class Hunt:
 
     def is_over(self) -> bool:
         """Whether no other trial begins."""
-        return self.left(SEARCHED if self.succeeded else LATEST) <= 0
+        return self.left(SEARCHED if self.succeeded else BEGUN) <= 0
 
     def may_be_tried(self, architecture: Architecture) -> bool:
         """Whether a member keeps to all limits, by measurement."""
