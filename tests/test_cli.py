@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from quickstudy.errors import ShapeError
 from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
+from quickstudy.training.unknown import calibrate
 
 COMMANDS = ("demo", "search", "train", "evaluate", "adapt", "data")
 
@@ -64,6 +66,14 @@ def draw(folder: Path, classes: int, shots: int) -> Path:
 def pictures(tmp_path_factory) -> Path:
     """Twenty classes of five pictures."""
     return draw(tmp_path_factory.mktemp("pictures") / "mine", 20, 5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_queries():
+    """What "none of these" is told by comes from few queries: how many are enough is tested where it is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
+        yield
 
 
 TINY = ("--n-way", 2, "--n-query", 2, "--size", 16, "--set-net", "width=4", "--steps", 4, "--validation-tasks", 4)

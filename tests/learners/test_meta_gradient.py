@@ -124,7 +124,8 @@ def plain_losses(
 
 
 def gradient(losses: Tensor, net: nn.Module, weights: Tensor) -> list[Tensor]:
-    found = torch.autograd.grad((losses * weights).sum(), list(net.parameters()), allow_unused=True)
+    total, parameters = (losses * weights).sum(), list(net.parameters())
+    found = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), found)]
 
 
@@ -139,10 +140,7 @@ def test_it_is_that_of_a_plain_autograd_loop(name: str, order: Any, steps: int, 
     for weights in (torch.full((3,), 1 / 3), torch.tensor([0.1, 2.0, -1.0])):
         losses = maml.loss(tasks)
         torch.testing.assert_close(losses, expected, rtol=TOLERANCE, atol=TOLERANCE)
-        for ours, theirs in zip(
-            gradient(losses, maml.net, weights),
-            gradient(plain_losses(maml.net, tasks, 0.3, steps, order, statistics), maml.net, weights),
-        ):
+        for ours, theirs in zip(gradient(losses, maml.net, weights), gradient(expected, maml.net, weights)):
             torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -165,7 +163,7 @@ def test_that_of_a_regulariser_is_that_of_a_plain_autograd_loop(
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("name", ["mlp", "conv4", "no vmap"])
 def test_recomputing_steps_changes_nothing(name: str, steps: int, order: Any) -> None:
     make, shape = NETS[name]
