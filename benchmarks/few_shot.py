@@ -191,14 +191,16 @@ def long_runs(seeds: Sequence[int]) -> Iterator[Unit]:
     # Strided convolutions and their mean, as both papers have on Omniglot: a quarter of the arithmetic of pooling.
     strided = {"downsample": "stride"}
     # One step to train and three to answer, as the paper. Its rate of 0.4 is for transductive normalisation, see above.
-    maml = Training({"lr": 0.4, "steps": 1, "adapt_steps": 3}, tasks=32, n_query=1)
+    # Its 32 tasks a step are for sixty thousand steps (validation tasks after 24 seconds: 66.8 % with 32, 72.8 % with
+    # 8; after four minutes 91.6 % with an outer rate of 0.001, 92.8 % with 0.003).
+    maml = Training({"lr": 0.4, "steps": 1, "adapt_steps": 3}, tasks=8, n_query=1, lr=3e-3)
     # five steps from rates of 0.1, and the losses of all steps at the start of training
-    plus = Training({"lr": 0.1, "steps": 5}, tasks=8, n_query=1)
+    plus = Training({"lr": 0.1, "steps": 5}, tasks=8, n_query=1, lr=2e-3)
     for seed in seeds:
         for shots in (1, 5):
             settings = tuple(Setting("omniglot", way, shots) for way in (20, 5))
             name = f"{shots}-shot/prototypical_network/{seed}"
-            training = Training(tasks=1, n_way=60, n_query=5)
+            training = Training(tasks=1, n_way=60, n_query=5, lr=2e-3)
             yield Unit(name, "prototypical_network", settings, training, seed, tuple(map(str, settings)))
         for method, training in (("maml", maml), ("maml_plus_plus", plus)):
             for statistics in ("transductive", "support"):
