@@ -1,10 +1,13 @@
 import importlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from quickstudy.training.unknown import calibrate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -23,3 +26,11 @@ def script():
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
             del sys.modules[name]
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def few_queries():
+    """What "none of these" is told by comes from few queries: how many are enough is tested where it is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
+        yield

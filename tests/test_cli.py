@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,8 @@ from quickstudy.errors import ShapeError
 from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
-from quickstudy.training.unknown import calibrate
+
+pytestmark = pytest.mark.usefixtures("few_queries")
 
 COMMANDS = ("demo", "search", "train", "evaluate", "adapt", "data")
 
@@ -66,14 +66,6 @@ def draw(folder: Path, classes: int, shots: int) -> Path:
 def pictures(tmp_path_factory) -> Path:
     """Twenty classes of five pictures."""
     return draw(tmp_path_factory.mktemp("pictures") / "mine", 20, 5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_queries():
-    """What "none of these" is told by comes from few queries: how many are enough is tested where it is made."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
-        yield
 
 
 TINY = ("--n-way", 2, "--n-query", 2, "--size", 16, "--set-net", "width=4", "--steps", 4, "--validation-tasks", 4)
@@ -175,7 +167,7 @@ def test_the_command_that_comes_next_can_be_pasted_whatever_the_folder_is_called
 def test_evaluating_tells_the_mean_and_its_interval(quickstudy, pictures, prior):
     code, out, _ = quickstudy("evaluate", prior, "--source", pictures, "--tasks", 8)
     assert code == 0
-    assert re.search(r"test, 2-way 1-shot: \d+\.\d\d ± \d+\.\d\d accuracy % \(8 tasks\)", out)
+    assert re.search(r"unseen, 2-way 1-shot: \d+\.\d\d ± \d+\.\d\d accuracy % \(8 tasks\)", out)
 
 
 def test_evaluating_prints_json_alone(quickstudy, pictures, prior):
@@ -184,7 +176,7 @@ def test_evaluating_prints_json_alone(quickstudy, pictures, prior):
     found = json.loads(out)
     assert code == 0
     assert found["n"] == 8
-    assert found["split"] == "test"
+    assert found["split"] == "unseen"
     assert 0 <= found["mean"] <= 100
     assert json.loads(quickstudy(*arguments)[1]) == found
 
@@ -255,24 +247,39 @@ def test_evaluating_leaves_out_classes_that_the_prior_has_seen_and_names_them(qu
             shutil.copytree(folder / "class 0", folder / f"new {i}")
         return folder
 
-    trained = json.loads((prior / "prior.json").read_text())["settings"]["training"]["class_names"]["train"]
-    seen = set(load_splits(str(folder := grown(8)), n_way=2).test.class_names) & set(trained)
+    trained = json.loads((prior / "prior.json").read_text())["settings"]["training"]["class_names"]
+    seen = set(load_splits(str(folder := grown(8)), n_way=2).test.class_names) & set(trained["train"])
     assert len(seen) == 1
-    code, out, told = quickstudy("evaluate", prior, "--source", folder, "--tasks", 4, "--n-way", 3)
+    on_test = ("evaluate", prior, "--split", "test", "--tasks", 4, "--source")
+    code, out, told = quickstudy(*on_test, folder, "--n-way", 3)
     assert code == 0
     assert "mine test, 3-way" in out  # the other three of the test
     assert f"left out, because classes of these names have trained or validated {prior}: {seen.pop()}" in told
-    code, _, told = quickstudy("evaluate", prior, "--source", grown(1), "--tasks", 4)
+    code, _, told = quickstudy(*on_test, grown(1))
     assert code == 1
-    assert "was trained or validated on all classes of the test part of mine, by their names: class 3, class 4" in told
+    assert "was trained or validated on all classes of mine that it would be evaluated on, by their names: cla" in told
     assert quickstudy("evaluate", prior, "--source", folder, "--split", "train", "--tasks", 4)[2] == ""
+
+
+def test_all_classes_of_a_folder_that_is_named_are_evaluated_on_but_those_that_the_prior_has_seen(
+    quickstudy, pictures, prior, tmp_path
+):
+    arguments = ("evaluate", prior, "--tasks", 4, "--source")
+    code, out, told = quickstudy(*arguments, pictures, "--n-way", 3)
+    assert (code, "mine unseen, 3-way" in out, "and 12 more" in told) == (0, True, True)
+    assert quickstudy(*arguments, pictures, "--n-way", 4)[0] == 1  # three of its own were left for the test
+    theirs = draw(tmp_path / "theirs", 4, 2)
+    for path in theirs.iterdir():
+        path.rename(path.with_name(path.name.replace("class", "kind")))
+    code, out, told = quickstudy(*arguments, theirs, "--n-way", 4)
+    assert (code, "theirs unseen, 4-way" in out, told) == (0, True, "")
 
 
 def test_evaluating_on_pictures_of_another_shape_says_so(quickstudy, own, monkeypatch):
     colour = PictureEncoder(size=16, channels=3, ink=False)
     real = load_splits(str(own[0]), n_way=2, encoder=colour)
     monkeypatch.setattr("quickstudy.cli.evaluate.load_splits", lambda *_, **__: real)
-    code, _, told = quickstudy("evaluate", own[1], "--source", own[0])
+    code, _, told = quickstudy("evaluate", own[1], "--source", own[0], "--split", "test")
     assert code == 1
     assert "takes pictures of shape (1, 16, 16), and those of" in told
 

@@ -9,6 +9,8 @@ from quickstudy.tasks.catalogue import Splits
 from quickstudy.training.checkpoint import CHECKPOINT
 from quickstudy.training.origin import is_as_trained, origin, trained_on, unseen
 
+pytestmark = pytest.mark.usefixtures("few_queries")
+
 PLAN = Plan(n_way=2, steps=2, validation_tasks=4)
 SMALL = {"width": 4}
 
@@ -49,14 +51,15 @@ def test_the_test_classes_are_not_looked_at():
     ("change", "error", "said"),
     [
         ({"plan": Plan(n_way=4)}, TooFewExamplesError, "4-way tasks need 4 classes"),
+        ({"splits": replace(SPLITS, test=part(2, each=1))}, TooFewExamplesError, "'a' has 1. Add some to it"),
         ({"net_options": {"width": -1}}, ShapeError, "width is -1"),
         ({"learner": "magic"}, ShapeError, "there is no learner 'magic'"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(tmp_path, change, error, said):
-    options = {"net_options": SMALL, "plan": PLAN, **change}
+    options = {"splits": SPLITS, "net_options": SMALL, "plan": PLAN, **change}
     with pytest.raises(error, match=said):
-        train_prior(SPLITS, out=tmp_path / "out", **options)
+        train_prior(out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -109,8 +112,7 @@ def named(names: str) -> LabelledSet:
 
 def test_classes_that_a_prior_knows_of_one_data_set_are_left_out_of_another_that_has_them():
     one = Splits(named("abc"), named("de"), named("fg"), PictureEncoder(size=16), "cifar-fs")
-    other = Splits(named("f"), named("g"), named("hbdf"), PictureEncoder(size=16), "fc100")
-    data, seen = unseen("prior", origin(one), other, "test")
+    data, seen = unseen("prior", origin(one), named("hbdf"), "test", "fc100")
     assert seen == ("b", "d")
     assert data.class_names == ("h", "f")
 

@@ -12,8 +12,9 @@ from quickstudy.cli.options import a_seed
 from quickstudy.cli.priors import find_prior
 from quickstudy.cli.terminal import bar, console, note, out_console, tell
 from quickstudy.errors import ShapeError
-from quickstudy.tasks.catalogue import load_splits
+from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.episodes import Episodes
+from quickstudy.tasks.image_folder import image_folder
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.evaluate import evaluate as evaluate_learner
 from quickstudy.training.origin import is_as_trained, listed, trained_on, unseen
@@ -29,7 +30,10 @@ class Split(StrEnum):
 def evaluate(
     prior: Annotated[str, typer.Argument(help="Folder of a prior, or the name of a shipped one.")],
     source: Annotated[str | None, typer.Option(help="Data set or folder; by default what it was trained on.")] = None,
-    split: Annotated[Split, typer.Option(help="Which of its classes.")] = Split.test,
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Which of its classes; by default test, and all of a folder that --source names."),
+    ] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=2)] = 600,
     n_way: Annotated[int | None, typer.Option(help="Classes a task; by default as in training.", min=2)] = None,
     n_shot: Annotated[
@@ -49,23 +53,31 @@ def evaluate(
     `quickstudy evaluate runs/maml --tasks 600`
 
     `quickstudy evaluate runs/maml --source omniglot --n-shot 5`
+
+    `quickstudy evaluate runs/maml --source my_classes/ --n-way 3`
+
+    Of a folder that `--source` names, all classes are taken that the prior has not seen, by their names.
     """
     found = find_prior(prior)
     where = source or trained_on(prior, found.training)
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
     name = Path(where).resolve().name
+    encoder, part, which = PictureEncoder.from_settings(found.encoder), split or Split.test, str(split or Split.test)
     with bar(f"loading {escape(name)}") as update:
-        encoder = PictureEncoder.from_settings(found.encoder)
-        splits = load_splits(
-            where,
-            n_way=found.recipe.n_way,  # as in training, so that a folder's classes go to the same parts
-            encoder=encoder,
-            skip_bad=skip_bad,
-            on_progress=lambda done, total: update(done, total, ""),
-        )
-    if source is None and not is_as_trained(prior, found.training, splits):
-        note(f"{where} is not drawn or read here quite as it was when {prior} was trained")
-    data, seen = unseen(prior, found.training, splits, split)
+
+        def on_progress(done: int, total: int) -> None:
+            update(done, total, "")
+
+        if split is None and source is not None and source not in SOURCES and Path(source).is_dir():
+            which = "unseen"
+            data = image_folder(source, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress)
+        else:
+            n_way = found.recipe.n_way  # as in training, so that a folder's classes go to the same parts
+            splits = load_splits(where, n_way=n_way, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress)
+            data = getattr(splits, part)
+            if source is None and not is_as_trained(prior, found.training, splits):
+                note(f"{where} is not drawn or read here quite as it was when {prior} was trained")
+    data, seen = unseen(prior, found.training, data, part, name)
     if seen:
         note(f"left out, because classes of these names have trained or validated {prior}: {listed(seen)}")
     if (shape := tuple(data.x.shape[1:])) != found.recipe.shape:
@@ -86,7 +98,7 @@ def evaluate(
                 {
                     **values,
                     "source": name,
-                    "split": str(split),
+                    "split": which,
                     "n_way": ways,
                     "n_shot": shots,
                     "transductive": found.recipe.transductive,
@@ -95,6 +107,6 @@ def evaluate(
         )
     else:
         tell(
-            f"{escape(name)} {split}, {ways}-way {shots}-shot{how}: {result} in {result.seconds:.1f} s "
+            f"{escape(name)} {which}, {ways}-way {shots}-shot{how}: {result} in {result.seconds:.1f} s "
             f"({1000 * result.seconds / result.n:.1f} ms a task)"
         )

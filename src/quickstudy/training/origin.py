@@ -83,15 +83,22 @@ def is_as_trained(prior: str, training: Mapping[str, Any], splits: Splits) -> bo
     )
 
 
-def unseen(prior: str, training: Mapping[str, Any], splits: Splits, part: str) -> tuple[LabelledSet, tuple[str, ...]]:
-    """A part of some data without the classes that a prior has seen, as far as it tells their names, and those names.
+def unseen(
+    prior: str, training: Mapping[str, Any], data: LabelledSet, part: str, name: str | None
+) -> tuple[LabelledSet, tuple[str, ...]]:
+    """Data without the classes that a prior has seen, as far as it tells their names, and those names.
 
-    It has seen what it was trained on, and, for the test, what it was validated on.
+    Args:
+        prior: Its folder.
+        training: What it tells of its training.
+        data: What it is evaluated on.
+        part: "train", "validation" or "test". It has seen what it was trained on, and, for the test, what it was
+            validated on.
+        name: Of the data.
 
     Raises:
         DataError: Where it has seen all of them.
     """
-    data: LabelledSet = getattr(splits, part)
     known = training.get("class_names", {})
     before = {name for earlier in PARTS[: PARTS.index(part)] for name in known.get(earlier, ())}
     seen = tuple(name for name in data.class_names if name in before)
@@ -99,7 +106,7 @@ def unseen(prior: str, training: Mapping[str, Any], splits: Splits, part: str) -
         return data, seen
     if len(seen) == data.n_classes:
         raise DataError(
-            f"{prior} was trained or validated on all classes of the {part} part of {splits.name}, by their names: "
-            f"{listed(seen)}. Evaluate it on other classes; rename those that only share a name."
+            f"{prior} was trained or validated on all classes of {name} that it would be evaluated on, by their "
+            f"names: {listed(seen)}. Evaluate it on other classes; rename those that only share a name."
         )
     return data.select([i for i, name in enumerate(data.class_names) if name not in before]), seen

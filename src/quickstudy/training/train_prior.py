@@ -127,6 +127,8 @@ def train_prior(
 
     for part in (splits.train, splits.validation):
         episodes(part)  # says at once what they lack
+    if splits.test.n_classes:  # as does this: they are not looked at, but there must be enough to evaluate on
+        Episodes(splits.test, n_way=plan.n_way, n_shot=plan.n_shot, n_query=1)
     chosen = dict(options or {})
     if learner == "fine_tune":
         chosen["n_classes"] = splits.train.n_classes
