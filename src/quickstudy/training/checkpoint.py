@@ -31,7 +31,7 @@ def write_checkpoint(folder: Path, settings: Mapping[str, Any], state: Mapping[s
 
 
 def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a run that had these settings.
+    """The state of a run that had these settings, and as "settings" all that it had.
 
     Raises:
         DamagedArtefactError: Where the file is incomplete or altered.
@@ -57,7 +57,7 @@ def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
                 f"the run in {folder} had {name} = {theirs.get(name)!r}, not {ours!r}. "
                 f"Resume it with its own {name}, or choose another folder."
             )
-    return dict(state)
+    return {**state, "settings": theirs}
 
 
 def split_header(content: bytes) -> tuple[bytes, bytes]:

@@ -39,6 +39,8 @@ class History:
     validations: list[Validation] = field(default_factory=list)
     best: Validation | None = None
     """The best of them, whose weights the learner has in the end."""
+    changes: list[str] = field(default_factory=list)
+    """What was changed when it was resumed, such as "lr was [0.1] until step 120"."""
     _window: list[float] = field(default_factory=list)
 
     def add_step(self, loss: float, seconds: float) -> None:
@@ -75,12 +77,14 @@ class History:
             "losses": list(self.losses),
             "window": list(self._window),
             "validations": [vars(v) for v in self.validations],
+            "changes": list(self.changes),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "History":
         """The run that gave these."""
         found = cls(settings["step"], settings["seconds"], settings["losses"], _window=settings["window"])
+        found.changes = settings.get("changes", [])
         for values in settings["validations"]:
             found._note(Validation(**values))
         return found

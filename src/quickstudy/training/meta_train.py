@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
+MAY_CHANGE = ("lr", "clip")
+"""What a run may be resumed with another of, as the remedy where it diverged."""
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 
@@ -59,7 +61,8 @@ def meta_train(
     tasks, except where batch normalisation uses the statistics of a whole step, or a learner compares its tasks
     (`PrototypicalNetwork`'s `pull`), which are then those of each device's share, and where a network drops out. A run
     that is resumed continues bit for bit: parameters, optimiser, tasks and random state; with `seconds` its rates
-    follow the clock, which does not repeat.
+    follow the clock, which does not repeat. It may be given another `lr` or `clip`, as where it had diverged, which the
+    history tells.
 
     Args:
         learner: Is trained in place.
@@ -137,8 +140,13 @@ def meta_train(
             raise OutputExistsError(
                 f"{folder} holds the checkpoint of an earlier run. Resume that (--resume), or choose another folder."
             )
-        run.load(read_checkpoint(folder, settings))
+        state = read_checkpoint(folder, {name: value for name, value in settings.items() if name not in MAY_CHANGE})
+        run.load(state)
         logger.info("resuming from step %d", run.history.step)
+        for name in MAY_CHANGE:
+            if (before := state["settings"].get(name)) != settings[name]:
+                run.history.changes.append(f"{name} was {before} until step {run.history.step}")
+                logger.warning("%s; it is %s from now on", run.history.changes[-1], settings[name])
     share = slice(fabric.global_rank, None, fabric.world_size)
     learner.train()
     since_checkpoint = time.monotonic()
@@ -151,13 +159,18 @@ def meta_train(
         since_checkpoint, saved = time.monotonic(), run.history.step
 
     def diverged(what: str) -> DivergedError:
-        last = f" The last good checkpoint is {folder / CHECKPOINT}, of step {saved}." if folder and saved else ""
-        return DivergedError(f"{what}.{last} Lower the rates (lr, the inner lr), or clip the gradient.")
+        if folder and saved:
+            last = f"The last good checkpoint is {folder / CHECKPOINT}, of step {saved}: go on from it (--resume) with"
+            return DivergedError(f"{what}. {last} a lower lr, or a clip; or begin anew with a lower inner rate.")
+        return DivergedError(f"{what}. Lower the rates (lr, the inner lr), or clip the gradient.")
 
     def validate() -> None:
         if validation is None:
             return
-        found = evaluate(learner, validation, tasks=validation_tasks, seed=seed + 1_000_003)
+        try:
+            found = evaluate(learner, validation, tasks=validation_tasks, seed=seed + 1_000_003)
+        except DivergedError as error:
+            raise diverged(f"after step {history.step}, {str(error).partition('. ')[0]}") from None
         if run.history.add_validation(found):
             run.best = {name: value.detach().clone() for name, value in learner.state_dict().items()}
         fabric.log(f"validation {found.metric}", found.mean, step=run.history.step)
@@ -331,7 +344,10 @@ class _Run:
                 f"the checkpoint is of another network ({said}) Resume with its own, or choose another folder."
             ) from None
         self.best = state["best"]
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates):
+            group["initial_lr"] = rate
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])

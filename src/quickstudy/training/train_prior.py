@@ -174,6 +174,8 @@ def train_prior(
         "tasks_per_step": plan.tasks_per_step,
         "lr": plan.lr,
         "schedule": plan.schedule,
+        "clip": plan.clip,
+        **({"changed": history.changes} if history.changes else {}),
         "seed": plan.seed,
         "steps": history.step,
         "seconds": round(history.seconds, 1),
