@@ -52,6 +52,11 @@ class Pairs:
     """Whether the larger digit is always 1; else a coin decides."""
     n_query: int = 15
 
+    def __post_init__(self) -> None:
+        most = self.pictures.shape[1] - self.n_query
+        if not 1 <= self.n_shot <= most:
+            raise SystemExit(f"{self.n_shot} support pictures of each digit: take 1 to {most} (--shots).")
+
     def sample(self, b: int, *, generator: Generator) -> Task:
         """Draws `b` pairs, and pictures of each, none of them twice in a task."""
         digits = torch.tensor(self.pairs)[torch.randint(len(self.pairs), (b,), generator=generator)]  # (b, 2)

@@ -1,6 +1,8 @@
 import importlib
+import json
 import os
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,3 +36,18 @@ def few_queries():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
         yield
+
+
+@pytest.fixture
+def rewritten():
+    """Gives the settings of an artefact, to be changed; its manifest has no checksum of them then, as once it had."""
+
+    @contextmanager
+    def rewrite(folder):
+        path = folder / "prior.json"
+        manifest = json.loads(path.read_text("utf-8"))
+        yield manifest["settings"]
+        del manifest["settings_sha256"]
+        path.write_text(json.dumps(manifest), "utf-8")
+
+    return rewrite

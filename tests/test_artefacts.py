@@ -105,6 +105,7 @@ def cut_manifest(folder):
         (lambda folder: change(folder, quickstudy=99), Newer, "has format 99.*Upgrade quickstudy"),
         (lambda folder: change(folder, kind="proposer"), ForeignArtefactError, "holds a 'proposer'; a 'learner' was"),
         (lambda folder: change(folder, settings=None), DamagedArtefactError, "settings"),
+        (lambda folder: change(folder, settings={"n_way": "5"}), DamagedArtefactError, "do not match their checksum"),
     ],
 )
 def test_what_is_damaged_foreign_or_newer_says_so_and_is_left_as_it_is(tmp_path, damage, error, told):

@@ -1,4 +1,3 @@
-import json
 import pickle
 
 import pytest
@@ -102,27 +101,23 @@ def test_a_learner_with_functions_is_constructed_again_on_loading(tmp_path):
         load(tmp_path, learner=make(lr=0.4))
 
 
-def test_a_prior_from_before_functions_were_told_takes_a_learner_that_has_some(tmp_path):
+def test_a_prior_from_before_functions_were_told_takes_a_learner_that_has_some(tmp_path, rewritten):
     def make():
         return MAML(Tied(), adapts=lambda name: name.startswith("last"))
 
     learner = make().eval()
     save(tmp_path, Prior(learner, Recipe("maml", None, SHAPE, 3)))
-    path = tmp_path / "prior.json"
-    manifest = json.loads(path.read_text())
-    del manifest["settings"]["functions"]
-    path.write_text(json.dumps(manifest))
+    with rewritten(tmp_path) as settings:
+        del settings["functions"]
     assert torch.equal(answers(load(tmp_path, learner=make()).learner), answers(learner))
     with pytest.raises(ShapeError, match="Leave the network out"):
         load(tmp_path, learner=make(), net=Tied())
 
 
-def test_damaged_settings_are_damage_for_a_learner_that_is_given_too(tmp_path):
+def test_damaged_settings_are_damage_for_a_learner_that_is_given_too(tmp_path, rewritten):
     save(tmp_path, Prior(recipe().build(), recipe()))
-    path = tmp_path / "prior.json"
-    manifest = json.loads(path.read_text())
-    manifest["settings"]["recipe"]["net"] = "conv9"
-    path.write_text(json.dumps(manifest))
+    with rewritten(tmp_path) as settings:
+        settings["recipe"]["net"] = "conv9"
     with pytest.raises(DamagedArtefactError, match="lacks or misstates a setting"):
         load(tmp_path, learner=recipe().build())
 
@@ -143,11 +138,10 @@ def test_a_learner_of_several_networks_is_constructed_again_on_loading(tmp_path)
         ({"recipe": recipe(width=-1).to_settings()}, "lacks or misstates a setting"),
     ],
 )
-def test_settings_that_do_not_fit_are_damage(tmp_path, damage, told):
+def test_settings_that_do_not_fit_are_damage(tmp_path, rewritten, damage, told):
     save(tmp_path, Prior(recipe().build(), recipe()))
-    path = tmp_path / "prior.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"settings": manifest["settings"] | damage}))
+    with rewritten(tmp_path) as settings:
+        settings |= damage
     with pytest.raises(ArtefactError, match=told) as error:
         load(tmp_path)
     assert "\n" not in str(error.value)

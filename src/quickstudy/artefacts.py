@@ -102,6 +102,7 @@ def write_artefact(folder: Path, artefact: Artefact) -> None:
         "quickstudy": FORMAT,
         "kind": artefact.kind,
         "settings": artefact.settings,
+        "settings_sha256": digest(artefact.settings),
         "weights_sha256": checksum,
     }
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"  # in ASCII: names of folders may be no Unicode
@@ -118,6 +119,11 @@ def write_artefact(folder: Path, artefact: Artefact) -> None:
     waiting.replace(folder / WEIGHTS)
     for left in folder.glob(WAITING.format("*")):
         left.unlink(missing_ok=True)
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of plain JSON values, however they are laid out in a file."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def settle(folder: Path) -> None:
@@ -160,6 +166,10 @@ def read_artefact(folder: Path, kind: str) -> Artefact:
     settings = manifest.get("settings")
     if not isinstance(settings, dict):
         raise DamagedArtefactError(f"{folder / MANIFEST} has no settings. Copy the folder again.")
+    if manifest.get("settings_sha256", told := digest(settings)) != told:  # which format 1 did not have at first
+        raise DamagedArtefactError(
+            f"the settings in {folder / MANIFEST} do not match their checksum. Copy the folder again, or train again."
+        )
     weights = folder / WEIGHTS
     content = weights.read_bytes() if weights.is_file() else b""
     expected = manifest.get("weights_sha256")

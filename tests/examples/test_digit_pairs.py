@@ -81,3 +81,9 @@ def test_mnist_is_that_of_the_library_in_as_many_pictures_of_each_digit(example,
     data = LabelledSet(y.to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4), y, tuple("0123456789"))
     monkeypatch.setattr(example, "load_named", {"mnist": (data, None)}.__getitem__)
     assert torch.equal(example.load("mnist"), torch.arange(10)[:, None, None].expand(10, 3, 16) / 255)
+
+
+@pytest.mark.parametrize("n_shot", [0, 26])
+def test_more_pictures_than_there_are_are_refused(example, n_shot):
+    with pytest.raises(SystemExit, match=f"{n_shot} support pictures of each digit: take 1 to 25"):
+        example.Pairs(numbered(40), [(0, 1)], n_shot, ordered=True)

@@ -1,4 +1,3 @@
-import json
 
 import pytest
 import torch
@@ -43,14 +42,13 @@ def test_names_and_classes_agree(tmp_path):
         save_network(tmp_path, Network(network.space, network.architecture, network.module, NAMES[:2]))
 
 
-def test_what_is_no_network_or_damaged_is_named(tmp_path):
+def test_what_is_no_network_or_damaged_is_named(tmp_path, rewritten):
     network, _ = made(SPACES[0])
     write_artefact(tmp_path / "learner", Artefact("learner", {}, {}))
     with pytest.raises(ForeignArtefactError, match="'network' was asked for"):
         load_network(tmp_path / "learner")
     save_network(tmp_path, network)
-    manifest = json.loads((tmp_path / "prior.json").read_text())
-    manifest["settings"]["architecture"] = manifest["settings"]["architecture"].replace("tiny/1", "tiny/9")
-    (tmp_path / "prior.json").write_text(json.dumps(manifest))
+    with rewritten(tmp_path) as settings:
+        settings["architecture"] = settings["architecture"].replace("tiny/1", "tiny/9")
     with pytest.raises(DamagedArtefactError, match="tiny/9"):
         load_network(tmp_path)

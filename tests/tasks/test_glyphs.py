@@ -158,11 +158,13 @@ def test_a_full_disk_leaves_nothing_behind_and_still_gives_the_set(
 
 
 def test_a_folder_that_cannot_be_written_to_costs_time_and_nothing_else(
-    a_few: list[Character], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    a_few: list[Character], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     assert glyphs("train", cache=tmp_path / "file").n_classes
     assert "QUICKSTUDY_CACHE" in caplog.text
+    monkeypatch.setattr("quickstudy.tasks.glyphs._draw", None)  # this process has drawn the other splits as well
+    assert glyphs("test", cache=tmp_path / "file").n_classes
 
 
 def test_several_that_draw_at_once_do_no_harm(a_few: list[Character], tmp_path: Path) -> None:

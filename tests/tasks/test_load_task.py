@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from quickstudy.errors import DataError, DataNotFoundError, TaskError, TooFewExamplesError, UnreadablePictureError
-from quickstudy.tasks.encoder_for import encoder_for, encoder_for_classes
+from quickstudy.tasks.encoder_for import encoder_for, encoder_for_classes, look_at
 from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.pictures import PictureEncoder
 
@@ -107,6 +107,17 @@ def test_colour_is_kept_where_there_is_some(tmp_path):
     root = folder_of(tmp_path / "mine", colour="red")
     assert encoder_for(root).channels == 3
     assert load_task(root).shape == (3, 20, 20)
+
+
+def test_a_picture_that_another_program_would_have_to_read_is_not_looked_at(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        pytest.fail("Ghostscript was called")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", refuse)
+    root = folder_of(tmp_path / "mine")
+    Image.new("RGB", (20, 20), "red").save(root / "ant" / "0.png", "EPS")
+    assert look_at(root / "ant" / "0.png") is None
+    assert look_at(next((root / "bee").iterdir())) is not None
 
 
 def test_pictures_are_looked_at_all_over_the_folder(tmp_path, monkeypatch):

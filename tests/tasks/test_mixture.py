@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from quickstudy import Examples, Mixture, Task
+from quickstudy import Episodes, Examples, LabelledSet, Mixture, Task
 from quickstudy.errors import TaskError
 
 
@@ -50,3 +50,14 @@ def test_a_mixture_of_nothing_is_refused():
 def test_weights_must_fit_the_sources(weights):
     with pytest.raises(TaskError, match="2 sources need as many weights, finite, none negative"):
         Mixture([Constant(0), Constant(1)], weights=weights)
+
+
+def test_tasks_say_which_classes_they_are_of_where_all_members_count_the_same_ones():
+    def data() -> LabelledSet:
+        return LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+
+    one, other = data(), data()
+    alike = Mixture([Episodes(one, n_way=2, n_query=5), Episodes(one, n_way=3, n_query=5)])
+    apart = Mixture([Episodes(one, n_way=2, n_query=5), Episodes(other, n_way=2, n_query=5)])
+    assert alike.sample(2, generator=torch.Generator()).classes is not None
+    assert apart.sample(2, generator=torch.Generator()).classes is None

@@ -33,7 +33,11 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {
-    "glyphs": Source("3,000 characters of 26 scripts, drawn on this machine; the default", glyphs, PictureEncoder()),
+    "glyphs": Source(
+        "3,000 characters of 15 scripts and 11 families of symbols, drawn on this machine; the default",
+        glyphs,
+        PictureEncoder(),
+    ),
     "omniglot": Source("1,623 handwritten characters, each turned four ways", omniglot, PictureEncoder()),
     "omniglot-alphabets": Source(
         "the same; 20 alphabets to test on, none of them known",

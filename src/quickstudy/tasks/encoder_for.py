@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from quickstudy.errors import DataError
-from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder, pillow
+from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder, pillow, readable_formats
 
 LARGEST = 32
 """The side of a picture, in pixels, that is chosen at most."""
@@ -85,7 +85,7 @@ def pictures_below(folder: Path) -> list[Path]:
 def look_at(file: Path) -> tuple[int, bool] | None:
     """The longer side of a picture and whether it has colour; None where it cannot be read."""
     try:
-        with warnings.catch_warnings(action="ignore"), pillow().open(file) as image:
+        with warnings.catch_warnings(action="ignore"), pillow().open(file, formats=readable_formats()) as image:
             longer = max(image.size)
             if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"):
                 return longer, False

@@ -170,6 +170,8 @@ class Episodes:
 class Mixture:
     """Draws each batch of tasks from one of several sources.
 
+    Where they draw from several data sets, tasks do not say which classes they are of: each set counts its own from 0.
+
     Args:
         sources: The members.
         weights: How often each is drawn, relative to the others; equally often by default.
@@ -195,8 +197,11 @@ class Mixture:
             raise TaskError(f"{len(sources)} sources need as many weights, finite, none negative; got {weights}.")
         self.sources = tuple(sources)
         self._weights = torch.ones(len(sources)) if weights is None else torch.tensor(weights, dtype=torch.float)
+        sets = [source.data if isinstance(source, Episodes) else source for source in sources]
+        self._of_one_set = all(data is sets[0] for data in sets)
 
     def sample(self, b: int, *, generator: Generator) -> Task:
         """Draws `b` tasks from one member."""
         member = int(torch.multinomial(self._weights, 1, generator=generator))
-        return self.sources[member].sample(b, generator=generator)
+        task = self.sources[member].sample(b, generator=generator)
+        return task if self._of_one_set else replace(task, classes=None)

@@ -34,6 +34,7 @@ FACES = 4
 TEST = ("georgian", "armenian", "hebrew", "lao", "tifinagh", "nko")
 VALIDATION = ("arabic", "canadian syllabics")
 
+_UNKEPT: dict[Path, dict[Split, LabelledSet]] = {}  # what was drawn and could not be kept, by where it would be
 _DRAWN_WITH = ("matplotlib", "pillow", "scikit-image", "scipy", "torch")
 _FIRST_PASS = 25  # per cent of the time of drawing that goes into finding look-alikes
 _BATCH = 32  # characters written at once: on a busy machine, threads that meet for each one are slow
@@ -81,12 +82,15 @@ def glyphs(split: Split, *, cache: Path | None = None, on_progress: OnProgress |
             return _read(path, split)
         except Exception as error:  # whatever is wrong with the file, drawing it again repairs it
             logger.warning("%s is damaged (%s); drawing Glyphs again", path, error)
+    if path in _UNKEPT:
+        return _UNKEPT[path][split]
     logger.info("drawing Glyphs into %s", path)
     splits = _draw(on_progress)
     try:
         _keep(path, splits)
     except DataError as error:
-        logger.warning("%s Until then, Glyphs is drawn anew each time.", error)
+        logger.warning("%s Until then, Glyphs is drawn anew by each process.", error)
+        _UNKEPT[path] = splits
     return splits[split]
 
 

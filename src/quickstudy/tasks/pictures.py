@@ -100,7 +100,7 @@ class PictureEncoder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", pillow().DecompressionBombWarning)
-                with pillow().open(source, formats=_formats()) as image:
+                with pillow().open(source, formats=readable_formats()) as image:
                     image.draft(None, (4 * self.size, 4 * self.size))  # JPEG decodes large pictures at a fraction
                     return self.encode(image)
         except MissingExtraError:
@@ -172,7 +172,8 @@ def pillow() -> Any:
     return Image
 
 
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """Those of `SUFFIXES` that Pillow reads here; a file of another is refused, whatever it is called."""
     pillow().init()
     return sorted(set(SUFFIXES.values()) & set(pillow().OPEN))
 
