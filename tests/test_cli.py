@@ -22,6 +22,7 @@ from quickstudy.cli import main
 from quickstudy.cli.options import an_amount, memory, milliseconds, parse_settings
 from quickstudy.cli.train import processes
 from quickstudy.errors import ShapeError
+from quickstudy.learners.catalogue import LEARNERS
 from quickstudy.tasks.catalogue import load_splits
 from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.checkpoint import CHECKPOINT
@@ -423,13 +424,36 @@ def test_a_folder_is_described(quickstudy, pictures):
     assert re.search(r"train +14 +70 +1x28x28", out)
 
 
-def test_data_say_how_many_classes_training_needs(quickstudy, pictures):
-    for command in (("data", pictures, "--n-way", 7), ("train", pictures, "--n-way", 7, "--out", "nowhere")):
-        code, _, told = quickstudy(*command)
-        assert code == 1
-        assert is_one_message(told)
-        assert "21 in all; the data has 20. Add 1 classes or lower n_way" in told
-    assert not Path("nowhere").exists()
+def test_a_folder_that_is_too_small_to_train_on_is_described_and_says_how_many_classes_that_needs(quickstudy, pictures):
+    code, out, told = quickstudy("data", pictures, "--n-way", 7)
+    assert code == 0
+    assert re.search(r"all +20 +100 +1x28x28", out)
+    assert "but not to meta-train on" in told
+    assert "21 in all; the data has 20" in told
+    code, _, told = quickstudy("train", pictures, "--n-way", 7, "--out", "nowhere")
+    assert code == 1
+    assert "21 in all; the data has 20" in told
+
+
+def test_full_memory_is_one_message_and_no_reason_to_loop(quickstudy, pictures, tmp_path, monkeypatch, caplog):
+    def full(*args, **options):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", full)
+    code, _, told = quickstudy("train", pictures, *TINY, "--learner", "maml", "--out", tmp_path / "out")
+    assert code == 1
+    assert "the memory of the device is full. Take fewer tasks a step" in told
+    assert "vmap refuses" not in caplog.text
+
+
+def test_the_help_of_training_explains_every_learner(quickstudy):
+    told = " ".join(quickstudy("train", "--help")[1].split())
+    assert all(f"{name}: {entry.summary}" in told for name, entry in LEARNERS.items() if entry.trained)
+
+
+def test_training_without_a_terminal_says_how_fast_it_is_and_how_long_it_takes(quickstudy, pictures, tmp_path):
+    told = quickstudy("train", pictures, *TINY, "--out", tmp_path / "out")[2]
+    assert re.search(r"step 2: validation [\d.]+ ± [\d.]+ accuracy %, [\d.]+ steps/s, 0:0\d left", told)
 
 
 def bad_inputs(tmp_path: Path, pictures: Path, prior: Path) -> dict[str, tuple[tuple[object, ...], str]]:

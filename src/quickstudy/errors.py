@@ -28,6 +28,22 @@ Every message quotes the value that is wrong and says the remedy.
 """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is full: on a GPU, which torch has an error for, or elsewhere, where its text alone tells.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
+        True
+        >>> is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        False
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
 class QuickstudyError(Exception):
     """The root of the tree: catch it to catch all that quickstudy raises on purpose."""
 

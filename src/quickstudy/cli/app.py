@@ -2,9 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
-import torch
 import typer
 
 from quickstudy import __version__
@@ -16,9 +16,16 @@ from quickstudy.cli.learn_prior import learn_prior
 from quickstudy.cli.search import search
 from quickstudy.cli.terminal import fail, out_console
 from quickstudy.cli.train import train
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import QuickstudyError, is_out_of_memory
+from quickstudy.learners.catalogue import LEARNERS
 
 STOPPED = 130
+
+MORE: dict[Callable[..., None], str] = {
+    train: "Learners:\n\n"
+    + "\n".join(f"- `{name}`: {entry.summary}" for name, entry in LEARNERS.items() if entry.trained)
+}
+"""What follows the options in the help of a command."""
 
 app = typer.Typer(
     help="Learns from tasks already solved, so that the next one takes seconds.\n\nBegin with: quickstudy demo",
@@ -28,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (demo, search, learn_prior, train, evaluate, adapt, data):  # in the order of --help
-    app.command()(command)
+    app.command(epilog=MORE.get(command))(command)
 
 
 def main() -> None:
@@ -47,16 +54,16 @@ def main() -> None:
         fail(f"stopped. What was saved is intact{goes_on}", STOPPED)
     except QuickstudyError as error:
         fail(str(error), 1)
-    except torch.OutOfMemoryError:
-        fail(
-            "the memory of the device is full. Take fewer tasks a step or queries a class, or, for those that adapt by "
-            "gradient descent, --set memory_budget=..., in bytes. What was saved before is intact.",
-            1,
-        )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)
     except Exception as error:
+        if is_out_of_memory(error):
+            fail(
+                "the memory of the device is full. Take fewer tasks a step or queries a class, or, for those that "
+                "adapt by gradient descent, --set memory_budget=..., in bytes. What was saved before is intact.",
+                1,
+            )
         # Typer's own usage errors know how to show themselves, with the usage line.
         if not hasattr(error, "format_message"):
             raise

@@ -6,9 +6,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.cli.terminal import bar, out_console
+from quickstudy.cli.terminal import bar, note, out_console
+from quickstudy.errors import TooFewExamplesError
 from quickstudy.tasks.catalogue import SOURCES, load_splits
-from quickstudy.tasks.episodes import LabelledSet
+from quickstudy.tasks.encoder_for import encoder_for_classes
+from quickstudy.tasks.image_folder import image_folder
 
 
 def data(
@@ -28,12 +30,21 @@ def data(
         out_console.print("\nAnd any folder that has a subfolder of pictures for each class.")
         return
     with bar(f"loading {escape(name)}") as update:
-        splits = load_splits(
-            name, n_way=n_way, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
-        )
+
+        def on_progress(done: int, total: int) -> None:
+            update(done, total, "")
+
+        try:
+            splits = load_splits(name, n_way=n_way, skip_bad=skip_bad, on_progress=on_progress)
+            parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        except TooFewExamplesError as error:
+            if name in SOURCES:
+                raise
+            whole = image_folder(name, encoder=encoder_for_classes(name), skip_bad=skip_bad, on_progress=on_progress)
+            parts = {"all": whole}
+            note(f"it serves `quickstudy adapt`, but not to meta-train on: {error}")
     table = Table("part", "classes", "groups", "examples", "shape", box=None)
-    for part in ("train", "validation", "test"):
-        found: LabelledSet = getattr(splits, part)
+    for part, found in parts.items():
         groups = "" if found.groups is None else str(len(set(found.groups)))
         shape = "x".join(map(str, found.x.shape[1:]))
         table.add_row(part, str(found.n_classes), groups, str(len(found.x)), shape)

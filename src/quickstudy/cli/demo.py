@@ -26,7 +26,9 @@ def demo(
             callback=lambda value: above_0(value) if value else value,
         ),
     ] = 40.0,
-    tasks: Annotated[int, typer.Option(help="Test tasks of each kind.", min=2)] = 600,
+    tasks: Annotated[
+        int, typer.Option(help="Test tasks of each kind; what is slow to train from scratch meets fewer.", min=2)
+    ] = 600,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,
 ) -> None:

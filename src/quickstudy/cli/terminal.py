@@ -68,11 +68,22 @@ def watching(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
                 found = f"validation {last.mean:.1f} ± {last.ci95:.1f}"
                 note += f"  {found}"
                 if not console.is_terminal and len(history.validations) > told:
-                    console.print(f"step {last.step}: {found} {last.metric}")
+                    left = f"{seen.rate:.1f} steps/s, {clock(seen.seconds_left)} left"
+                    console.print(f"step {last.step}: {found} {last.metric}, {left}")
             told = len(history.validations)
             update(int(1000 * seen.fraction), 1000, note)
 
         yield watch
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    Example:
+        >>> clock(3671.4)
+        '61:11'
+    """
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
 
 
 @contextmanager

@@ -24,7 +24,8 @@ class ANIL(Learner):
     normalisation uses the statistics of all tasks of a step; afterwards, the running ones. (The paper normalises by
     the query set, as MAML does.)
 
-    `lr` ($\alpha$), `steps`, `order` and `batching` are those of `MAML`; a new task takes as many steps.
+    `lr` ($\alpha$), `steps`, `order` and `batching` are those of `MAML`; a new task takes as many steps. It needs no
+    `memory_budget` and no `low_memory`: its body is gone through once, and what a step keeps is the size of the head.
 
     Args:
         body: $f_\theta$, maps `(n, *input)` to `(n, *features)`. Its torch batch normalisation layers, and those of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from quickstudy.errors import ShapeError, TaskError
+from quickstudy.errors import ShapeError, TaskError, is_out_of_memory
 from quickstudy.nets.choices import check_choices
 from quickstudy.tasks.task import Task, check_labels
 
@@ -112,10 +112,10 @@ def plainly(learner: nn.Module, x: Tensor) -> Iterator[None]:
     """Within it, an error of PyTorch that inputs `(b, n, *input)` are to blame for is a ShapeError about them."""
     try:
         yield
-    except (torch.OutOfMemoryError, NotImplementedError):
+    except NotImplementedError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
-        if (told := blame(learner, x, error)) is None:
+        if is_out_of_memory(error) or (told := blame(learner, x, error)) is None:
             raise
         raise ShapeError(told) from error
 

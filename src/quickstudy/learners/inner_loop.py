@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.func import functional_call, grad, vmap
 
-from quickstudy.errors import ShapeError
+from quickstudy.errors import ShapeError, is_out_of_memory
 from quickstudy.learners.embedding import evaluating
 from quickstudy.learners.head import Head, head_for
 from quickstudy.learners.learner import Embedding, Predictor
@@ -218,9 +218,9 @@ class InnerLoop:
         try:
             with noise.of("this attempt"):
                 return vectorised()
-        except torch.OutOfMemoryError:
-            raise  # a smaller memory_budget is the remedy, not a loop over tasks
         except (RuntimeError, NotImplementedError, ValueError) as refusal:
+            if is_out_of_memory(refusal):
+                raise  # a smaller memory_budget is the remedy, not a loop over tasks
             noise.restore("this attempt")
             self.refusal.known = True
             try:
