@@ -136,7 +136,7 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
         "--trials",
         "1",
         "--seconds",
-        "6",
+        "4",
         "--workers",
         "1",
         "--prior",
