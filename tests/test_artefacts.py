@@ -45,6 +45,11 @@ def test_what_is_written_is_read(tmp_path):
     assert all(torch.equal(found.tensors[name], value) for name, value in TENSORS.items())
 
 
+def test_settings_are_read_as_json_keeps_them(tmp_path):
+    write_artefact(tmp_path, Artefact("learner", {"rates": {10: 0.2, 2: 0.1}, "size": (1, 2)}, {}))
+    assert read_artefact(tmp_path, "learner").settings == {"rates": {"10": 0.2, "2": 0.1}, "size": [1, 2]}
+
+
 def test_an_artefact_is_two_files_that_others_may_read(tmp_path):
     write(tmp_path)
     assert sorted(files(tmp_path)) == [MANIFEST, WEIGHTS]

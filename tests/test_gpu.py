@@ -20,6 +20,7 @@ from quickstudy import (
     evaluate,
     meta_train,
 )
+from quickstudy.errors import is_out_of_memory
 
 pytestmark = [
     pytest.mark.gpu,
@@ -105,7 +106,7 @@ def fabric(precision: str = "32-true"):
     return Fabric(accelerator="auto", devices=1, precision=precision)
 
 
-def test_training_goes_there_and_comes_back(tmp_path: Path) -> None:
+def test_training_goes_there_and_comes_back() -> None:
     learner = PrototypicalNetwork(Conv4(1, 4))
     history = meta_train(learner, source(DEVICE), steps=60, validation=source(), validation_tasks=40, fabric=fabric())
     assert next(learner.parameters()).device.type == "cpu"
@@ -122,12 +123,18 @@ def test_mixed_precision_learns(precision: str) -> None:
 
 
 def test_a_run_that_is_resumed_has_the_random_state_of_one_that_never_stopped(tmp_path: Path) -> None:
-    def run(steps: int, **options: object) -> float:
+    def run(steps: int, **options: object) -> list[torch.Tensor]:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), MLP(256, 3))
-        meta_train(MAML(net), source(DEVICE), steps=steps, fabric=fabric(), **options)
-        return float(torch.rand(1, device=DEVICE))
+        meta_train(learner := MAML(net), source(DEVICE), steps=steps, fabric=fabric(), **options)
+        return [*learner.parameters(), torch.rand(1, device=DEVICE)]
 
     whole = run(4, out=tmp_path / "a")
     run(2, out=tmp_path / "b")
-    assert run(4, out=tmp_path / "b", resume=True) == whole
+    assert all(map(torch.equal, run(4, out=tmp_path / "b", resume=True), whole))
+
+
+def test_full_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(1 << 50, device=DEVICE)
+    assert is_out_of_memory(full.value)

@@ -98,11 +98,12 @@ def write_artefact(folder: Path, artefact: Artefact) -> None:
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in artefact.tensors.items()}
     weights = tensors_to_bytes(tensors)
     checksum = hashlib.sha256(weights).hexdigest()
+    settings = json.loads(json.dumps(artefact.settings, allow_nan=False))  # as they will be read: keys are texts
     manifest = {
         "quickstudy": FORMAT,
         "kind": artefact.kind,
-        "settings": artefact.settings,
-        "settings_sha256": digest(artefact.settings),
+        "settings": settings,
+        "settings_sha256": digest(settings),
         "weights_sha256": checksum,
     }
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"  # in ASCII: names of folders may be no Unicode

@@ -29,7 +29,7 @@ Every message quotes the value that is wrong and says the remedy.
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is full: on a GPU, which torch has an error for, or elsewhere, where its text alone tells.
+    """Whether memory is full. For some devices torch has an error of its own, for others its text alone tells.
 
     Example:
         >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
@@ -37,10 +37,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         >>> is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
         False
     """
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "out of memory")  # by Linux, by Windows, by GPUs
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in said)
     )
 
 

@@ -84,6 +84,6 @@ def test_mnist_is_that_of_the_library_in_as_many_pictures_of_each_digit(example,
 
 
 @pytest.mark.parametrize("n_shot", [0, 26])
-def test_more_pictures_than_there_are_are_refused(example, n_shot):
+def test_no_pictures_and_more_than_there_are_are_refused(example, n_shot):
     with pytest.raises(SystemExit, match=f"{n_shot} support pictures of each digit: take 1 to 25"):
         example.Pairs(numbered(40), [(0, 1)], n_shot, ordered=True)

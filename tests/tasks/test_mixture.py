@@ -53,11 +53,15 @@ def test_weights_must_fit_the_sources(weights):
 
 
 def test_tasks_say_which_classes_they_are_of_where_all_members_count_the_same_ones():
-    def data() -> LabelledSet:
-        return LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, ("ant", "bee", "cat", "dog"))
+    def episodes(*names: str, n_way: int = 2) -> Episodes:
+        return Episodes(LabelledSet(torch.rand(40, 8), torch.arange(40) % 4, names), n_way=n_way, n_query=5)
 
-    one, other = data(), data()
-    alike = Mixture([Episodes(one, n_way=2, n_query=5), Episodes(one, n_way=3, n_query=5)])
-    apart = Mixture([Episodes(one, n_way=2, n_query=5), Episodes(other, n_way=2, n_query=5)])
-    assert alike.sample(2, generator=torch.Generator()).classes is not None
-    assert apart.sample(2, generator=torch.Generator()).classes is None
+    def tells(*sources: object) -> bool:
+        return Mixture(sources).sample(2, generator=torch.Generator()).classes is not None
+
+    pets, tools = ("ant", "bee", "cat", "dog"), ("axe", "bow", "cup", "die")
+    assert tells(episodes(*pets), episodes(*pets, n_way=3))
+    assert tells(Mixture([episodes(*pets), episodes(*pets)]), episodes(*pets))
+    assert not tells(episodes(*pets), episodes(*tools))
+    assert not tells(Mixture([episodes(*pets), episodes(*tools)]), episodes(*pets))
+    assert not tells(episodes(*pets), Constant(0))

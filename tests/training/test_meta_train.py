@@ -226,7 +226,7 @@ class Exploding(MAML):
 
 
 def test_a_run_that_diverges_stops_with_its_step_and_its_last_good_checkpoint(tmp_path):
-    said = r"the loss is nan at step 4\..*, of step 2: go on from it \(--resume\) with a lower lr"
+    said = r"the loss is nan at step 4\..*, of step 2: go on from it \(--resume\) with an lr below 0.001, or"
     with pytest.raises(DivergedError, match=said) as error:
         run(lambda: Exploding(MLP(6, 3)), VECTORS, out=tmp_path)
     assert str(tmp_path / CHECKPOINT) in str(error.value)
@@ -234,17 +234,43 @@ def test_a_run_that_diverges_stops_with_its_step_and_its_last_good_checkpoint(tm
 
 
 def test_a_run_goes_on_with_another_outer_rate_and_clip_and_tells_so(tmp_path):
-    def weights(**options):
-        return run(*LEARNERS["MAML"], validation=None, resume=True, **options)
+    def weights(steps, out, **options):
+        return run(*LEARNERS["MAML"], validation=None, resume=True, steps=steps, out=tmp_path / out, **options)
 
-    start = weights(steps=1, out=tmp_path / "a")[0]
-    weights(steps=1, out=tmp_path / "b")
-    same, _ = weights(steps=2, out=tmp_path / "a")
-    other, history = weights(steps=2, out=tmp_path / "b", lr=2e-3, clip=1e6)
+    start = weights(1, "a")[0]
+    weights(1, "b", lr=1e-3)
+    weights(1, "c")
+    same, _ = weights(2, "a")
+    other, history = weights(2, "b", lr=2e-3, clip=1e6)
     assert history.changes == ["lr was [0.001] until step 1", "clip was None until step 1"]
+    assert (history.lr, history.clip) == ([2e-3], 1e6)
     assert History.from_settings(saved(tmp_path / "b")["history"]).changes == history.changes
     for a, b, c in zip(start.parameters(), same.parameters(), other.parameters()):  # Adam's step is as long as its rate
         torch.testing.assert_close(c - a, 2 * (b - a))
+    clipped, _ = weights(2, "c", clip=1e-9)
+    assert not same_tensors(clipped.state_dict(), same.state_dict())
+
+
+def test_a_run_that_is_resumed_without_a_word_keeps_its_rate_and_its_clip(tmp_path):
+    def sgd(steps, out, **options):
+        options = {"validation": None, "schedule": "cosine", "resume": True} | options
+        return run(lambda: Reptile(MLP(6, 3), steps=2), VECTORS, steps=steps, out=tmp_path / out, **options)
+
+    def until(step):
+        def stop(seen):
+            if seen.history.step == step:
+                raise KeyboardInterrupt
+
+        return stop
+
+    whole, _ = sgd(4, "a", lr=0.7, clip=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        sgd(4, "b", lr=0.7, clip=0.1, validate_every=2, on_progress=until(3))
+    resumed, history = sgd(4, "b")
+    assert (history.lr, history.clip, history.changes) == ([0.7], 0.1, [])
+    assert same_tensors(whole.state_dict(), resumed.state_dict())
+    _, history = sgd(4, "b", lr=7.0)  # it is over, so that nothing has this rate
+    assert (history.lr, history.changes) == ([0.7], [])
 
 
 class Astray(Scale):

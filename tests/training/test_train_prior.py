@@ -51,7 +51,7 @@ def test_the_test_classes_are_not_looked_at():
     ("change", "error", "said"),
     [
         ({"plan": Plan(n_way=4)}, TooFewExamplesError, "4-way tasks need 4 classes"),
-        ({"splits": replace(SPLITS, test=part(2, each=1))}, TooFewExamplesError, "'a' has 1. Add some to it"),
+        ({"splits": replace(SPLITS, test=part(2, each=1))}, TooFewExamplesError, "for the test .* 'a' has 1. Add"),
         ({"net_options": {"width": -1}}, ShapeError, "width is -1"),
         ({"learner": "magic"}, ShapeError, "there is no learner 'magic'"),
     ],

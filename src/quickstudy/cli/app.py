@@ -59,11 +59,14 @@ def main() -> None:
         fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)
     except Exception as error:
         if is_out_of_memory(error):
-            fail(
-                "the memory of the device is full. Take fewer tasks a step or queries a class, or, for those that "
-                "adapt by gradient descent, --set memory_budget=..., in bytes. What was saved before is intact.",
-                1,
+            said = " ".join(str(error).split())[:200]
+            remedy = (
+                "Take fewer tasks a step or queries a class, or, for learners that adapt by gradient descent, "
+                "--set memory_budget=..., in bytes. "
+                if sys.argv[1:2] == ["train"]
+                else ""
             )
+            fail(f"memory is full ({said}). {remedy}What was saved before is intact.", 1)
         # Typer's own usage errors know how to show themselves, with the usage line.
         if not hasattr(error, "format_message"):
             raise

@@ -1,5 +1,6 @@
 """`quickstudy data`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from quickstudy.errors import TooFewExamplesError
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.encoder_for import encoder_for_classes
 from quickstudy.tasks.image_folder import image_folder
+from quickstudy.tasks.split import split_classes
 
 
 def data(
@@ -34,18 +36,19 @@ def data(
         def on_progress(done: int, total: int) -> None:
             update(done, total, "")
 
-        try:
-            splits = load_splits(name, n_way=n_way, skip_bad=skip_bad, on_progress=on_progress)
-            parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-        except TooFewExamplesError as error:
-            if name in SOURCES:
-                raise
+        if name in SOURCES or not Path(name).is_dir():
+            found = load_splits(name, n_way=n_way, on_progress=on_progress)
+            parts = {"train": found.train, "validation": found.validation, "test": found.test}
+        else:
             whole = image_folder(name, encoder=encoder_for_classes(name), skip_bad=skip_bad, on_progress=on_progress)
-            parts = {"all": whole}
-            note(f"it serves `quickstudy adapt`, but not to meta-train on: {error}")
+            try:
+                parts = split_classes(whole, n_way=n_way)._asdict()
+            except TooFewExamplesError as error:
+                parts = {"all": whole}
+                note(f"these are too few to meta-train on: {error}")
     table = Table("part", "classes", "groups", "examples", "shape", box=None)
-    for part, found in parts.items():
-        groups = "" if found.groups is None else str(len(set(found.groups)))
-        shape = "x".join(map(str, found.x.shape[1:]))
-        table.add_row(part, str(found.n_classes), groups, str(len(found.x)), shape)
+    for part, held in parts.items():
+        groups = "" if held.groups is None else str(len(set(held.groups)))
+        shape = "x".join(map(str, held.x.shape[1:]))
+        table.add_row(part, str(held.n_classes), groups, str(len(held.x)), shape)
     out_console.print(table)

@@ -27,7 +27,7 @@ def demo(
         ),
     ] = 40.0,
     tasks: Annotated[
-        int, typer.Option(help="Test tasks of each kind; what is slow to train from scratch meets fewer.", min=2)
+        int, typer.Option(help="Test tasks of each kind; training from scratch, which is slow, gets fewer.", min=2)
     ] = 600,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier report.")] = False,

@@ -62,22 +62,31 @@ def evaluate(
     where = source or trained_on(prior, found.training)
     ways, shots = n_way or found.recipe.n_way, n_shot or found.training.get("n_shot", 1)
     name = Path(where).resolve().name
-    encoder, part, which = PictureEncoder.from_settings(found.encoder), split or Split.test, str(split or Split.test)
+    encoder = PictureEncoder.from_settings(found.encoder)
+    part = split or Split.test
+    which = str(part)
     with bar(f"loading {escape(name)}") as update:
 
         def on_progress(done: int, total: int) -> None:
             update(done, total, "")
 
         if split is None and source is not None and source not in SOURCES and Path(source).is_dir():
-            which = "unseen"
+            which = "unseen" if "class_names" in found.training else "all"
             data = image_folder(source, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress)
         else:
-            n_way = found.recipe.n_way  # as in training, so that a folder's classes go to the same parts
-            splits = load_splits(where, n_way=n_way, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress)
+            splits = load_splits(
+                where,
+                n_way=found.recipe.n_way,  # as in training, so that a folder's classes go to the same parts
+                encoder=encoder,
+                skip_bad=skip_bad,
+                on_progress=on_progress,
+            )
             data = getattr(splits, part)
             if source is None and not is_as_trained(prior, found.training, splits):
                 note(f"{where} is not drawn or read here quite as it was when {prior} was trained")
     data, seen = unseen(prior, found.training, data, part, name)
+    if which == "all":
+        note(f"{prior} does not say which classes it was trained on: they may be among these")
     if seen:
         note(f"left out, because classes of these names have trained or validated {prior}: {listed(seen)}")
     if (shape := tuple(data.x.shape[1:])) != found.recipe.shape:

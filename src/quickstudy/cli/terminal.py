@@ -80,10 +80,11 @@ def clock(seconds: float) -> str:
     """Minutes and seconds.
 
     Example:
-        >>> clock(3671.4)
-        '61:11'
+        >>> clock(3671.4), clock(59.7)
+        ('61:11', '1:00')
     """
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
 
 
 @contextmanager

@@ -57,10 +57,13 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.", callback=above_0)] = None,
     tasks_per_step: Annotated[int, typer.Option(help="Tasks a step, over all devices.", min=1)] = 4,
     lr: Annotated[
-        float | None, typer.Option(help="Outer rate; by default the learner's own.", callback=above_0)
+        float | None, typer.Option(help="Outer rate; by default the learner's own, or as before.", callback=above_0)
     ] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the outer rate.")] = Schedule.cosine,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the outer gradient.", callback=above_0)] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(help="Largest norm of the outer gradient; by default none, or as before.", callback=above_0),
+    ] = None,
     net: Annotated[NetName, typer.Option(help="The network.")] = NetName("conv4"),
     settings: Annotated[
         list[str] | None,
@@ -83,7 +86,9 @@ def train(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     validation_tasks: Annotated[int, typer.Option(help="Tasks that choose the best weights.", min=2)] = 200,
     seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, with another --lr or --clip if given.")
+    ] = False,
     devices: Annotated[
         int, typer.Option(help="Number of processes or GPUs; under torchrun, as many as that begins.", min=1)
     ] = 1,

@@ -36,8 +36,8 @@ class MAML(Learner):
         statistics: What batch normalisation normalises queries by: "support", so that a query's answer does not
             depend on the others; or "transductive", by the query set itself, as in the paper's code.
         memory_budget: Bytes that the graphs of tasks adapted at once may take.
-        low_memory: Memory that grows with the logarithm of the number of steps $T$; each is taken about
-            $1 + \log_2(T) / 2$ times more often, without its graph but for once.
+        low_memory: Memory that grows with the logarithm of the number of steps $T$; each is taken
+            $2 + \log_2(T) / 2$ times instead of once, only the last time with its graph.
         batching: "vmap", or "loop" over tasks; a network that `vmap` refuses turns to the loop by itself.
 
     Example:

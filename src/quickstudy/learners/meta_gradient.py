@@ -37,7 +37,7 @@ class MetaGradient:
     """Bytes that the graph of one chunk of tasks may take, with what the way back through it adds."""
     low_memory: bool = False
     """Recompute every step on the way back instead of keeping its graph: memory does not grow with the number of steps,
-    but for the weights of about log2(steps) of them, and each is taken about 1 + log2(steps) / 2 times more often."""
+    but for the weights of about log2(steps) of them, and each is taken 2 + log2(steps) / 2 times instead of once."""
     _graph_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def losses(self, meta: Params, tasks: Task, head: Head, emphasis: dict[int, float]) -> Tensor:

@@ -12,8 +12,9 @@ RUNGS = 2
 WISHED, USUAL = 4, 15.0
 """Architectures that a search should be able to try in so many seconds; in four times as many, twice as many. Few that
 are trained for long beat many that are trained briefly: what learns fast is not what is best in the end."""
-SEARCHED, LATEST = 0.25, 0.35
-"""The parts of the seconds after which no trial begins, and by which every trial has ended."""
+SEARCHED, LATEST, BEGUN = 0.25, 0.35, 0.75
+"""The parts of the seconds after which no trial begins once one has succeeded, by which every trial has ended then, and
+after which none begins where all have failed."""
 FURTHER = 1.5
 """For so many times its last training's steps the chosen network goes on with all examples."""
 PROCESSES = 15.0

@@ -19,7 +19,7 @@ from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
 from quickstudy.experience.trial import TaskDescription
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.budget import ETA, FURTHER, LATEST, RUNGS, SEARCHED, Budget
+from quickstudy.nas.budget import BEGUN, ETA, FURTHER, LATEST, RUNGS, SEARCHED, Budget
 from quickstudy.nas.build import Cost, Limits, count
 from quickstudy.nas.latency import Latency, QuickEnough
 from quickstudy.nas.limited import Limited
@@ -42,8 +42,6 @@ LONGER = 0.1
 """Seconds of measuring the latency of what may be trained to the end."""
 CUT = "no time left: give the search more seconds"
 """Why a training that was not complete has failed."""
-BEGUN = 0.75
-"""The part of the seconds in which a trial begins as long as none has succeeded."""
 PROBED = 0.05
 """The part of the seconds in which the pace is found."""
 DRAWN = 32
@@ -169,7 +167,7 @@ class Hunt:
         self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
         if self.limits.max_latency is not None:
-            self.proposer = QuickEnough(self.proposer, self.latency, until=self.is_over)
+            self.proposer = QuickEnough(self.proposer, self.latency, until=lambda: self.left(LATEST) <= 0)
 
     def settled(self) -> int:
         """Steps of the first rung: those of the study, once it has any, for trainings of one length are compared."""

@@ -144,6 +144,11 @@ class Episodes:
         self._first = (counts.cumsum(0) - counts).cpu()
         self._counts = counts.cpu()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes that `Task.classes` counts."""
+        return self.data.class_names
+
     def sample(self, b: int, *, generator: Generator) -> Task:
         """Draws `b` tasks; `generator` lives on the CPU, so that a seed means the same tasks on any device."""
         if b < 1:
@@ -170,7 +175,8 @@ class Episodes:
 class Mixture:
     """Draws each batch of tasks from one of several sources.
 
-    Where they draw from several data sets, tasks do not say which classes they are of: each set counts its own from 0.
+    Tasks say which classes they are of where all members count the same ones, that is, have the same `class_names`, as
+    `Episodes` of one data set do. Otherwise `Task.classes` is None, since each member counts its own from 0.
 
     Args:
         sources: The members.
@@ -197,11 +203,12 @@ class Mixture:
             raise TaskError(f"{len(sources)} sources need as many weights, finite, none negative; got {weights}.")
         self.sources = tuple(sources)
         self._weights = torch.ones(len(sources)) if weights is None else torch.tensor(weights, dtype=torch.float)
-        sets = [source.data if isinstance(source, Episodes) else source for source in sources]
-        self._of_one_set = all(data is sets[0] for data in sets)
+        names = [getattr(source, "class_names", None) for source in sources]
+        self.class_names: tuple[str, ...] | None = names[0] if all(each == names[0] for each in names) else None
+        self._count_alike = self.class_names is not None or len(sources) == 1
 
     def sample(self, b: int, *, generator: Generator) -> Task:
         """Draws `b` tasks from one member."""
         member = int(torch.multinomial(self._weights, 1, generator=generator))
         task = self.sources[member].sample(b, generator=generator)
-        return task if self._of_one_set else replace(task, classes=None)
+        return task if self._count_alike else replace(task, classes=None)

@@ -39,9 +39,17 @@ class History:
     validations: list[Validation] = field(default_factory=list)
     best: Validation | None = None
     """The best of them, whose weights the learner has in the end."""
+    lr: list[float] = field(default_factory=list)
+    """Outer rates of the groups of parameters, before a schedule lowers them."""
+    clip: float | None = None
+    """Largest norm of the outer gradient."""
     changes: list[str] = field(default_factory=list)
     """What was changed when it was resumed, such as "lr was [0.1] until step 120"."""
     _window: list[float] = field(default_factory=list)
+
+    def is_over(self, steps: int, seconds: float) -> bool:
+        """Whether a run of so many steps and seconds is done."""
+        return self.step >= steps or self.seconds >= seconds
 
     def add_step(self, loss: float, seconds: float) -> None:
         self.step += 1

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
 MAY_CHANGE = ("lr", "clip")
-"""What a run may be resumed with another of, as the remedy where it diverged."""
+"""What a run may be resumed with another of: the remedies where it diverged."""
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 
@@ -69,9 +69,9 @@ def meta_train(
         source: Of the meta-training tasks.
         steps: Outer steps.
         tasks_per_step: Tasks a step, over all devices.
-        lr: Outer rate; by default the learner's own.
+        lr: Outer rate; by default the learner's own, and that of before in a run that is resumed.
         schedule: "cosine" anneals the outer rate to zero over the run.
-        clip: Largest norm of the outer gradient.
+        clip: Largest norm of the outer gradient; by default none, and that of before in a run that is resumed.
         seconds: Stop after so many seconds of training, validation not counted; schedules then follow the clock.
         validation: Where the tasks come from that choose the best weights.
         validate_every: Steps between validations; by default there are twenty in a run.
@@ -141,12 +141,20 @@ def meta_train(
                 f"{folder} holds the checkpoint of an earlier run. Resume that (--resume), or choose another folder."
             )
         state = read_checkpoint(folder, {name: value for name, value in settings.items() if name not in MAY_CHANGE})
+        asked = {"lr": None if lr is None else settings["lr"], "clip": clip}
         run.load(state)
         logger.info("resuming from step %d", run.history.step)
-        for name in MAY_CHANGE:
-            if (before := state["settings"].get(name)) != settings[name]:
+        for name, value in asked.items():
+            before = state["settings"].get(name)
+            if value is None or value == before or run.history.is_over(steps, seconds):
+                settings[name] = before
+            else:
                 run.history.changes.append(f"{name} was {before} until step {run.history.step}")
-                logger.warning("%s; it is %s from now on", run.history.changes[-1], settings[name])
+                logger.warning("%s; it is %s from now on", run.history.changes[-1], value)
+        run.begin_at(settings["lr"])
+        clip = settings["clip"]
+    run.history.lr, run.history.clip = settings["lr"], settings["clip"]
+    history = run.history
     share = slice(fabric.global_rank, None, fabric.world_size)
     learner.train()
     since_checkpoint = time.monotonic()
@@ -161,7 +169,8 @@ def meta_train(
     def diverged(what: str) -> DivergedError:
         if folder and saved:
             last = f"The last good checkpoint is {folder / CHECKPOINT}, of step {saved}: go on from it (--resume) with"
-            return DivergedError(f"{what}. {last} a lower lr, or a clip; or begin anew with a lower inner rate.")
+            less = f"an lr below {history.lr[0]:g}, or with a clip{'' if clip is None else f' below {clip:g}'}"
+            return DivergedError(f"{what}. {last} {less}; or begin anew with lower inner rates, or fewer inner steps.")
         return DivergedError(f"{what}. Lower the rates (lr, the inner lr), or clip the gradient.")
 
     def validate() -> None:
@@ -180,8 +189,7 @@ def meta_train(
         if on_progress is not None:
             on_progress(Progress(run.history, steps, seconds))
 
-    history = run.history
-    while history.step < steps and history.seconds < seconds:
+    while not history.is_over(steps, seconds):
         start = clock()
         progress = max(history.step / steps, history.seconds / seconds)
         learner.at(progress)
@@ -203,7 +211,7 @@ def meta_train(
         history.add_step(value, run.mean(clock() - start))
         fabric.log("loss", value, step=history.step)
         report()
-        done = history.step >= steps or history.seconds >= seconds
+        done = history.is_over(steps, seconds)
         if validate_every is None:
             part = max(history.step / steps, history.seconds / seconds)
             due = int(VALIDATIONS * part) > int(VALIDATIONS * progress)
@@ -276,6 +284,11 @@ class _Run:
         ]
         torch.manual_seed(seed)
 
+    def begin_at(self, rates: Sequence[float]) -> None:
+        """Sets the outer rates, of each group of parameters, that schedules begin at."""
+        for group, rate in zip(self.optimizer.param_groups, rates):
+            group["initial_lr"] = rate
+
     def set_rates(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
@@ -344,10 +357,12 @@ class _Run:
                 f"the checkpoint is of another network ({said}) Resume with its own, or choose another folder."
             ) from None
         self.best = state["best"]
-        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(self.optimizer.param_groups, rates):
-            group["initial_lr"] = rate
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ForeignArtefactError(
+                f"the checkpoint is of another optimiser ({error}). Resume with its own, or choose another folder."
+            ) from None
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])

@@ -84,7 +84,7 @@ def is_as_trained(prior: str, training: Mapping[str, Any], splits: Splits) -> bo
 
 
 def unseen(
-    prior: str, training: Mapping[str, Any], data: LabelledSet, part: str, name: str | None
+    prior: str, training: Mapping[str, Any], data: LabelledSet, part: str, name: str
 ) -> tuple[LabelledSet, tuple[str, ...]]:
     """Data without the classes that a prior has seen, as far as it tells their names, and those names.
 
@@ -92,9 +92,8 @@ def unseen(
         prior: Its folder.
         training: What it tells of its training.
         data: What it is evaluated on.
-        part: "train", "validation" or "test". It has seen what it was trained on, and, for the test, what it was
-            validated on.
-        name: Of the data.
+        part: Which of `PARTS` they are: it has seen what it was trained on and, for the test, what it was validated on.
+        name: What the data are called.
 
     Raises:
         DataError: Where it has seen all of them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quickstudy.errors import DataError, OutputExistsError, ShapeError
+from quickstudy.errors import DataError, OutputExistsError, ShapeError, TooFewExamplesError
 from quickstudy.learners.catalogue import LEARNERS, Options, Recipe
 from quickstudy.learners.learner import HOW, Learner
 from quickstudy.learners.prior import Prior, provenance, save
@@ -78,8 +78,8 @@ def train_prior(
 ) -> Prior:
     """Meta-trains a learner on the training classes of a data set, and saves it as a prior.
 
-    Its weights are chosen on the validation classes, which also calibrate when it answers "none of these"; the test
-    classes are not looked at.
+    Its weights are chosen on the validation classes, which also calibrate when it answers "none of these"; those
+    of the test are only counted.
 
     Args:
         splits: The data set, such as `load_splits("glyphs", n_way=5)` or `load_splits("my_classes/", n_way=5)`.
@@ -127,8 +127,11 @@ def train_prior(
 
     for part in (splits.train, splits.validation):
         episodes(part)  # says at once what they lack
-    if splits.test.n_classes:  # as does this: they are not looked at, but there must be enough to evaluate on
-        Episodes(splits.test, n_way=plan.n_way, n_shot=plan.n_shot, n_query=1)
+    if splits.test.n_classes:  # they are only counted: there must be enough to evaluate on
+        try:
+            Episodes(splits.test, n_way=plan.n_way, n_shot=plan.n_shot, n_query=1)
+        except TooFewExamplesError as error:
+            raise TooFewExamplesError(f"the classes that are set aside for the test are too few: {error}") from None
     chosen = dict(options or {})
     if learner == "fine_tune":
         chosen["n_classes"] = splits.train.n_classes
@@ -172,9 +175,9 @@ def train_prior(
         **origin(splits, folder),
         **tasks,
         "tasks_per_step": plan.tasks_per_step,
-        "lr": plan.lr,
+        "lr": history.lr,
         "schedule": plan.schedule,
-        "clip": plan.clip,
+        "clip": history.clip,
         **({"changed": history.changes} if history.changes else {}),
         "seed": plan.seed,
         "steps": history.step,
