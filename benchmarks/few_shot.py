@@ -211,6 +211,8 @@ def long_runs(seeds: Sequence[int]) -> Iterator[Unit]:
                 label = str(setting) if alone else f"{setting}, transductive"
                 options = {**training.options, "statistics": statistics} | ({"lr": 0.1} if alone else {})
                 own = replace(training, options=options)
+                if alone:  # nothing bounds the queries of a training task then, and more of them say more of it
+                    own = replace(own, tasks=4, n_query=5)
                 yield Unit(name, method, (setting,), own, seed, (label,), strided)
 
 
