@@ -14,7 +14,7 @@ from quickstudy.errors import NothingFitsError, OutcomeError, QuantityError, Sha
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
-from quickstudy.nas.hunt import SMALLEST
+from quickstudy.nas.hunt import SMALLEST, Hunt
 from quickstudy.nas.pace import PROBE, Pace, madds
 from quickstudy.nas.search import gone_on, open_task, search
 from quickstudy.nas.tiny import DOWNS, Tiny
@@ -532,6 +532,13 @@ def test_seconds_are_kept():
             continue
     assert result.seconds < seconds + 5
     assert result.expected.n == 15
+
+
+@pytest.mark.parametrize(("passed", "succeeded", "over"), [(20, True, False), (50, True, True), (50, False, False)])
+def test_trials_begin_for_longer_where_none_has_succeeded(passed, succeeded, over):
+    hunt = object.__new__(Hunt)
+    hunt.budget, hunt.start, hunt.succeeded = Budget(seconds=100.0), time.perf_counter() - passed, succeeded
+    assert hunt.is_over() == over
 
 
 def test_the_pace_is_found_within_seconds():
