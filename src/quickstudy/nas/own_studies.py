@@ -205,7 +205,7 @@ def learn_from(
     embeddings: Mapping[str, Sequence[float]] = shipped.training.get("embeddings", {})
     # An encoder whose embeddings of the corpus are not known could tell the corpus from the rest, and nothing else.
     encoder = shipped.encoder if embeddings or not measured else None
-    embedded = {name: torch.tensor(embedding) for name, embedding in embeddings.items()}
+    embedded = {name: torch.tensor(values) for name, values in embeddings.items()}
     digest = None if encoder is None else encoder.digest
     known = {
         f"corpus: {name}": replace(task.rows(task=embedded.get(name)), encoder=digest)
