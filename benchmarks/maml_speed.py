@@ -358,7 +358,7 @@ def parts_of_time(steps: int, size: Size) -> dict[str, float]:
     """
     iterate = METHODS["quickstudy"].prepare(make_problem(size, steps, "cpu"))
     iterate()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
         seconds = timed(lambda: [iterate() for _ in range(3)], "cpu")
     spent = dict.fromkeys([*KINDS, OTHERS], 0.0)
     for event in profile.key_averages():
