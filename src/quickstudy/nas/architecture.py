@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Architecture:
     def __getitem__(self, name: str) -> Value:
         return self.values[name]
 
-    @cached_property
+    @property
     def values(self) -> Mapping[str, Value]:
         """The choices by name."""
         return dict(self.choices)

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
 from math import isqrt, prod
 
@@ -330,7 +330,6 @@ class Cell(nn.Module):
         return values[self.output]
 
 
-@lru_cache(maxsize=1 << 14)
 def count(space: Tiny, architecture: Architecture) -> Cost:
     """What a member costs, exactly, without building it.
 
