@@ -47,7 +47,7 @@ class Kind:
                 n_way=self.n_way,
                 encoder=None if named else encoder_for_classes(source, size=self.size, colour=self.colour),
                 skip_bad=self.skip_bad,
-                on_progress=lambda done, total: update(done, total, ""),
+                on_progress=update,
             )
         if named and (self.size or self.colour is not None):
             note(f"--size and --colour are for folders; the pictures of {source} are as they are")

@@ -32,15 +32,11 @@ def data(
         out_console.print("\nAnd any folder that has a subfolder of pictures for each class.")
         return
     with bar(f"loading {escape(name)}") as update:
-
-        def on_progress(done: int, total: int) -> None:
-            update(done, total, "")
-
         if name in SOURCES or not Path(name).is_dir():
-            found = load_splits(name, n_way=n_way, on_progress=on_progress)
+            found = load_splits(name, n_way=n_way, on_progress=update)
             parts = {"train": found.train, "validation": found.validation, "test": found.test}
         else:
-            whole = image_folder(name, encoder=encoder_for_classes(name), skip_bad=skip_bad, on_progress=on_progress)
+            whole = image_folder(name, encoder=encoder_for_classes(name), skip_bad=skip_bad, on_progress=update)
             try:
                 parts = split_classes(whole, n_way=n_way)._asdict()
             except TooFewExamplesError as error:

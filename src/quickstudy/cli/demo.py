@@ -40,7 +40,7 @@ def demo(
     Example: `quickstudy demo --seconds 30 --search-seconds 20`
     """
     with prepared(out, "report.html", "prior", SEARCH, force=force), bar("drawing glyphs") as update:
-        splits = load_splits("glyphs", n_way=20, on_progress=lambda done, total: update(done, total, ""))
+        splits = load_splits("glyphs", n_way=20, on_progress=update)
     with watching("meta-training on 20-way tasks") as watch, status() as say:
         report = run_demo(
             splits,

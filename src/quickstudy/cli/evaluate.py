@@ -66,20 +66,16 @@ def evaluate(
     part = split or Split.test
     which = str(part)
     with bar(f"loading {escape(name)}") as update:
-
-        def on_progress(done: int, total: int) -> None:
-            update(done, total, "")
-
         if split is None and source is not None and source not in SOURCES and Path(source).is_dir():
             which = "unseen" if "class_names" in found.training else "all"
-            data = image_folder(source, encoder=encoder, skip_bad=skip_bad, on_progress=on_progress)
+            data = image_folder(source, encoder=encoder, skip_bad=skip_bad, on_progress=update)
         else:
             splits = load_splits(
                 where,
                 n_way=found.recipe.n_way,  # as in training, so that a folder's classes go to the same parts
                 encoder=encoder,
                 skip_bad=skip_bad,
-                on_progress=on_progress,
+                on_progress=update,
             )
             data = getattr(splits, part)
             if source is None and not is_as_trained(prior, found.training, splits):

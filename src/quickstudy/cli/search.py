@@ -159,7 +159,7 @@ def search(
                 seed=seed,
                 size=size,
                 skip_bad=skip_bad,
-                on_progress=lambda done, total: update(done, total, ""),
+                on_progress=update,
             )
         n, shape = task.task.support.n, "x".join(map(str, task.shape))
         console.print(f"{n:,} examples of {shape} to learn from, {len(task.class_names)} classes; limits: {limits}")

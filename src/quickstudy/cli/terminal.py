@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -39,8 +39,14 @@ def note(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+class Update(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+def bar(description: str) -> Iterator[Update]:
     """A progress bar; what it yields is called with what is done, how much there is, and a note."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
     hidden = not console.is_terminal  # a log or a pipe has no use for it

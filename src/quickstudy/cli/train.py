@@ -109,9 +109,7 @@ def train(
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
     own = None if source in SOURCES else encoder_for_classes(source, size=size, colour=colour, resize=resize.value)
     with bar(f"loading {escape(source)}") as update:
-        splits = load_splits(
-            source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=lambda done, total: update(done, total, "")
-        )
+        splits = load_splits(source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=update)
     if own is not None:
         how = "in colour" if own.channels == 3 else "as grey ink on paper (--colour reads them in colour)"
         console.print(f"pictures are read {how}, {own.size} x {own.size}", soft_wrap=True)
