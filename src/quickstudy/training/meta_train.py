@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "cosine"]
 VALIDATIONS = 20
-MAY_CHANGE = ("lr", "clip")
-"""What a run may be resumed with another of: the remedies where it diverged."""
 NOISE = 2_000_003  # between the seeds of tasks and of a learner's own noise
 
 
@@ -140,8 +138,8 @@ def meta_train(
             raise OutputExistsError(
                 f"{folder} holds the checkpoint of an earlier run. Resume that (--resume), or choose another folder."
             )
-        state = read_checkpoint(folder, {name: value for name, value in settings.items() if name not in MAY_CHANGE})
-        asked = {"lr": None if lr is None else settings["lr"], "clip": clip}
+        asked = {"lr": None if lr is None else settings["lr"], "clip": clip}  # the remedies where it had diverged
+        state = read_checkpoint(folder, {name: value for name, value in settings.items() if name not in asked})
         run.load(state)
         logger.info("resuming from step %d", run.history.step)
         for name, value in asked.items():
