@@ -11,7 +11,7 @@
 
 `equal_time` is 15 minutes of meta-training on one thread for every learner in every setting, by the processor's clock
 so that other work on the machine costs no learner anything, and writes results/few_shot_equal_time.json. `omniglot` is
-long runs in the settings of the papers, and writes results/omniglot.json; there `--minutes` is what a unit gets in all,
+long runs on the tasks of the papers, and writes results/omniglot.json; there `--minutes` is what a unit gets in all,
 over which its outer rate is annealed, and a call goes on with each unit for `--slice` minutes. A unit is one
 meta-training; it goes on from its checkpoint when it was interrupted, and its rows are written when it, or its slice,
 ends. Test tasks are looked at only then: what is tuned was tuned on validation tasks.
@@ -187,7 +187,7 @@ def training_of(learner: str, label: str) -> Training | None:
 
 
 def long_runs(seeds: Sequence[int]) -> Iterator[Unit]:
-    """In the settings of the papers; each mode of normalisation is trained for itself."""
+    """On the networks and tasks of the papers, with fewer of them a step; each mode of normalisation for itself."""
     # Strided convolutions and their mean, as both papers have on Omniglot: a quarter of the arithmetic of pooling.
     strided = {"downsample": "stride"}
     # One step to train and three to answer, as the paper. Its rate of 0.4 is for transductive normalisation, see above.

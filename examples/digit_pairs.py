@@ -54,7 +54,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         most = self.pictures.shape[1] - self.n_query
-        if not 1 <= self.n_shot <= most:  # of any data set here, most is above 1
+        if not 1 <= self.n_shot <= most:
             raise SystemExit(f"{self.n_shot} support pictures of each digit: take 1 to {most} (--shots).")
 
     def sample(self, b: int, *, generator: Generator) -> Task:
