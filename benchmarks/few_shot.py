@@ -420,10 +420,9 @@ def is_done(unit: Unit, result: Result, minutes: float) -> bool:
 def open_result(which: Which, scale: Scale, folder: Path) -> Result:
     """The file."""
     common = {
-        "network": f"Conv4, {scale.width} feature maps, unless a row's training says otherwise",
+        "network": f"Conv4, {scale.width} feature maps",
         "test": f"{scale.test_tasks} tasks of {QUERIES} queries a class, the same ones for all learners",
-        "validation": f"{scale.validation_tasks} tasks (20-way: half; transductive: six times); the best weights on "
-        "them are evaluated",
+        "validation": f"{scale.validation_tasks} tasks (20-way: half); the best weights on them are evaluated",
         "threads a unit": torch.get_num_threads(),
         "training settings": "of each learner in its rows; the table TRAINING in benchmarks/few_shot.py",
     }
@@ -450,7 +449,7 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
             "A row's `iterations` and `minutes` say how long it was trained, and "
             "`complete` whether its outer rate has come down to zero."
         ),
-        settings=common,
+        settings={**common, "rows of MAML and MAML++": "their training says the network, if it is another one"},
         folder=folder,
     )
 
