@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quickstudy.errors import OutcomeError
 from quickstudy.nas.budget import PROCESSES, Budget
 from quickstudy.nas.trainer import Outcome, Trainer
 from quickstudy.nas.workers import Here, Workers, cores, ready, workers
@@ -23,6 +24,8 @@ class Where(Trainer):
     def __call__(self, architecture, schedule, *, seed, deadline=None, keep=False):
         if architecture == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
+        if architecture == "interrupted":  # as all processes of a terminal are
+            os.kill(os.getpid(), signal.SIGINT)
         return Outcome(None, 0.0, os.getpid())
 
 
@@ -49,11 +52,17 @@ def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_her
         for future in pool._waiting:
             future.result()
         assert pool.submit(None, None, seed=0).result().steps != os.getpid()
+        assert pool.submit("interrupted", None, seed=0).result().steps not in (0, os.getpid())
         with pytest.raises(BrokenProcessPool):
             pool.submit("deadly", None, seed=0).result()
         assert pool.submit(None, None, seed=0).result().steps == os.getpid()
         assert pool.n == 1
     assert "--workers 1" in caplog.text
+
+
+def test_what_cannot_be_sent_to_processes_is_told_in_one_sentence():
+    with pytest.raises(OutcomeError, match=r"cannot be sent to 2 processes .*lambda"), workers(Where(lambda: 0), 2):
+        pass
 
 
 def test_leaving_does_not_wait_for_processes_that_are_still_starting():

@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import os
+import pickle
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,9 +14,13 @@ from typing import Any
 
 import torch
 
+from quickstudy.errors import OutcomeError
 from quickstudy.nas.trainer import Outcome, Trainer
 
-KILLED = "a process for training was killed, as systems that are short of memory do. Search with fewer (--workers 1)."
+KILLED = (
+    "a process for training was killed, as systems that are short of memory do: search with fewer (--workers 1). Or it "
+    'could not begin: a script that asks for several begins under `if __name__ == "__main__":`.'
+)
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +43,7 @@ _TRAINER: list[Trainer] = []
 
 def begin(trainer: Trainer) -> None:
     """What a process does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the keyboard, which the process that began it answers
     torch.set_num_threads(1)
     _TRAINER[:] = [trainer]
     Thread(target=follow, daemon=True).start()
@@ -110,7 +117,7 @@ class Workers:
     def lose(self) -> None:
         """Does what follows in this process."""
         if self.executor is not None:
-            _log.warning("What follows is trained in this process alone: %s", KILLED)
+            _log.warning("What follows is trained in this process alone, for %s", KILLED)
         self.executor = None
 
 
@@ -120,6 +127,9 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
 
     Processes are started anew, as they must be on every system: a script that asks for several guards its own start
     with `if __name__ == "__main__":`.
+
+    Raises:
+        OutcomeError: Where the trainer cannot be sent to them.
     """
     with one_thread():
         if n == 1:
@@ -128,7 +138,14 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(n, mp_context=context, initializer=begin, initargs=(trainer,))
         try:
-            yield Workers(trainer, pool, n)
+            try:
+                several = Workers(trainer, pool, n)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise OutcomeError(
+                    f"what is searched for cannot be sent to {n} processes ({error}). Define what it is made of at the "
+                    "top of a module, or search with one: Budget(workers=1)."
+                ) from error
+            yield several
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # processes may still be starting, and end by themselves
 
