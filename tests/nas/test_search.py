@@ -24,7 +24,7 @@ from quickstudy.nas.workers import Workers, one_thread
 from quickstudy.tasks.task import Examples, Task
 from quickstudy.training.proportion import Share
 
-FEW = Budget(seconds=None, trials=4, steps=4)
+FEW = Budget(seconds=None, trials=4, steps=2)
 LIMITS = Limits(max_params=3000, max_memory=8000)
 
 
@@ -184,7 +184,7 @@ def test_a_search_that_was_killed_in_the_middle_of_a_training_goes_on_as_if_it_h
         pass
 
     def train(self, architecture, schedule, **options):
-        if schedule.steps == 4 * ETA:  # the second rung of a trial
+        if schedule.steps == FEW.steps * ETA:  # the second rung of a trial
             raise KilledError
         return sound(self, architecture, schedule, **options)
 
@@ -203,7 +203,7 @@ def test_a_search_that_was_killed_in_the_middle_of_a_training_goes_on_as_if_it_h
 def test_a_search_that_goes_on_keeps_to_the_steps_that_it_began_with(tmp_path):
     run(budget=replace(FEW, trials=1), storage=tmp_path / "studies.db")
     rest = run(budget=replace(FEW, steps=9), storage=tmp_path / "studies.db")
-    assert rest.settings["first rung"] == "4 steps"
+    assert rest.settings["first rung"] == f"{FEW.steps} steps"
 
 
 def test_what_breaks_the_limits_of_today_steers_no_search(tmp_path):
@@ -296,6 +296,31 @@ def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch
     assert result.tried[0].value is None
     assert "Lower the rate" in result.tried[0].why
     assert [one.why for one in result.tried[1:]] == [None] * 3
+
+
+def test_where_a_longer_training_diverges_the_shorter_one_counts(monkeypatch):
+    sound = OnOneTask.__call__
+
+    def train(self, architecture, schedule, *, keep=False, **options):
+        if schedule.steps == ETA * FEW.steps:
+            schedule = replace(schedule, lr=1e30)
+        return sound(self, architecture, schedule, keep=keep, **options)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    result = run()
+    assert all(len(one.accuracies) == 1 and one.value == one.accuracies[0].percent for one in result.tried)
+
+
+class Careless(RandomSearch):
+    """Proposes what it likes."""
+
+    def propose(self, task, trials, space, **options):
+        return super().propose(task, trials, Tiny(shape=(1, 6, 6), n_classes=3), **options)
+
+
+def test_a_proposer_that_breaks_the_limits_is_told():
+    with pytest.raises(OutcomeError, match=r"the proposer gave .*, which breaks the limits, .*space.has"):
+        run(proposer=Careless(), budget=replace(FEW, trials=20, steps=1))
 
 
 def test_where_a_last_training_diverges_the_next_best_takes_its_place(monkeypatch):
@@ -488,13 +513,13 @@ def test_a_training_that_was_cut_is_no_outcome(monkeypatch):
     def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
         began.append((architecture, schedule.steps))
         outcome = sound(self, architecture, schedule, seed=seed, keep=keep)
-        cut = (schedule.steps == 4 and len(began) > 1) or schedule.steps == 4 * ETA
+        cut = (schedule.steps == FEW.steps and len(began) > 1) or schedule.steps == FEW.steps * ETA
         return replace(outcome, complete=keep or not cut)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
     monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     first, *others = run().tried
-    assert [steps for _, steps in began[:2]] == [4, 4 * ETA]
+    assert [steps for _, steps in began[:2]] == [FEW.steps, FEW.steps * ETA]
     assert len(first.accuracies) == 1
     assert first.value == first.accuracies[0].percent
     assert all(one.value is None and one.why.startswith("no time left") for one in others)
@@ -534,11 +559,14 @@ def test_seconds_are_kept():
     assert result.expected.n == 15
 
 
-@pytest.mark.parametrize(("passed", "succeeded", "over"), [(20, True, False), (50, True, True), (50, False, False)])
-def test_trials_begin_for_longer_where_none_has_succeeded(passed, succeeded, over):
+@pytest.mark.parametrize(
+    ("passed", "succeeded", "over", "late"),
+    [(20, True, False, False), (50, True, True, True), (50, False, False, False), (90, False, True, True)],
+)
+def test_trials_begin_for_longer_where_none_has_succeeded(passed, succeeded, over, late):
     hunt = object.__new__(Hunt)
     hunt.budget, hunt.start, hunt.succeeded = Budget(seconds=100.0), time.perf_counter() - passed, succeeded
-    assert hunt.is_over() == over
+    assert (hunt.is_over(), hunt.is_too_late()) == (over, late)
 
 
 def test_the_pace_is_found_within_seconds():

@@ -167,7 +167,7 @@ class Hunt:
         self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
         if self.limits.max_latency is not None:
-            self.proposer = QuickEnough(self.proposer, self.latency, until=lambda: self.left(LATEST) <= 0)
+            self.proposer = QuickEnough(self.proposer, self.latency, until=self.is_too_late)
 
     def settled(self) -> int:
         """Steps of the first rung: those of the study, once it has any, for trainings of one length are compared."""
@@ -252,11 +252,23 @@ class Hunt:
             return None
         most = self.budget.trials
         ticket = self.record.next(self.proposer, self.task, self.within, most=most, allowed=self.may_be_tried)
-        return None if ticket is None else Running(ticket.number, ticket.choice, self.latency(ticket.choice))
+        if ticket is None:
+            return None
+        if not self.limits.allows(self.cost(ticket.choice)):
+            self.record.interrupt(ticket.number)
+            raise OutcomeError(
+                f"the proposer gave {ticket.choice}, which breaks the limits, {self.limits}. It is to propose members "
+                "of the space that it is given: see `space.has`."
+            )
+        return Running(ticket.number, ticket.choice, self.latency(ticket.choice))
 
     def is_over(self) -> bool:
         """Whether no other trial begins."""
         return self.left(SEARCHED if self.succeeded else BEGUN) <= 0
+
+    def is_too_late(self) -> bool:
+        """Whether no other proposal is worth measuring."""
+        return self.left(LATEST if self.succeeded else BEGUN) <= 0
 
     def may_be_tried(self, architecture: Architecture) -> bool:
         """Whether a member keeps to all limits, by measurement."""
@@ -275,10 +287,10 @@ class Hunt:
 
     def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
         """Writes down a training, and ends the trial unless it is among the best third so far."""
-        if outcome.accuracy is None:
+        if outcome.accuracy is None and not trial.accuracies:
             self.record.fail(trial.number, outcome.why or "", attributes=self.known(trial.latency))
             return None
-        if not outcome.complete:
+        if outcome.accuracy is None or not outcome.complete:
             self.end(trial)
             return None
         self.pace.add(self.cost(trial.architecture), outcome)
