@@ -73,17 +73,24 @@ def test_what_is_learned_holds_for_a_task_that_was_left_out(tmp_path, shipped):
     for name, space in (("a", SMALL), ("b", Tiny(shape=(3, 10, 10), n_classes=4))):
         write(file, name, space, trials=20)
     own = read_studies([str(file)])
-    checks = check_studies(own, shipped=shipped, corpus=False, epochs=60)
+    checks = check_studies(own, shipped=shipped, corpus=False, epochs=40)
     assert [one.n for one in checks] == [20, 20]
     assert all(one.learned > 0.5 > one.shipped for one in checks)
-    assert check_studies(own, shipped=shipped, corpus=False, epochs=60) == checks
+    assert [one.task for one in checks] == ["a", "b"]
+    assert check_studies(own, shipped=shipped, corpus=False, epochs=40) == checks
+
+
+def test_a_storage_that_is_named_twice_is_read_once(tmp_path):
+    write(tmp_path / "studies.db", "a")
+    own = read_studies([tmp_path / "studies.db", str(tmp_path / "studies.db")])
+    assert set(own.rows) == {"a"}
 
 
 def test_a_learned_prior_knows_what_the_studies_say(tmp_path, shipped):
     write(tmp_path / "studies.db", "a", trials=20, embedding=torch.ones(12), encoder=shipped.encoder.digest)
     own, said = read_studies([tmp_path / "studies.db"]), []
     prior = learn_from_studies(
-        own, shipped=shipped, corpus=False, epochs=60, on_progress=lambda stage, *_: said.append(stage)
+        own, shipped=shipped, corpus=False, epochs=40, on_progress=lambda stage, *_: said.append(stage)
     )
     assert order(prior, own.rows["a"]) > 0.6 > order(shipped, own.rows["a"])
     assert prior.encoder is shipped.encoder
@@ -93,10 +100,13 @@ def test_a_learned_prior_knows_what_the_studies_say(tmp_path, shipped):
 
 def test_the_corpus_is_learned_from_too_where_it_is_asked_for(tmp_path, shipped):
     write(tmp_path / "studies.db", "a")
-    prior = learn_from_studies(read_studies([tmp_path / "studies.db"]), shipped=shipped, epochs=1)
-    assert {"a", "corpus: glyphs-greek"} <= prior.training["tasks"].keys()
+    known = {"tasks": {"glyphs-greek": 80, "mnist": 80}}  # of the corpus
+    prior = learn_from_studies(
+        read_studies([tmp_path / "studies.db"]), shipped=replace(shipped, training=known), epochs=1
+    )
+    assert prior.training["tasks"].keys() == {"a", "corpus: glyphs-greek", "corpus: mnist"}
     assert prior.encoder is None  # the embeddings of the corpus are unknown to this prior
-    told = replace(shipped, training={"embeddings": {"glyphs-greek": [0.0] * 12}})
+    told = replace(shipped, training={**known, "embeddings": {"glyphs-greek": [0.0] * 12}})
     assert learn_from_studies(read_studies([tmp_path / "studies.db"]), shipped=told, epochs=1).encoder is not None
 
 

@@ -18,7 +18,9 @@ from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.search_prior import save_search_prior
 
 LUCKY = 0.05
-"""The probability with which luck may be better on as many studies, where a prior is said to be worth using."""
+"""The probability with which luck may be better on as many tasks, where a prior is said to be worth using."""
+ENOUGH = 5
+"""Tasks, at least, whose verdict can be that: one of four is no rarer than a sixteenth."""
 
 
 def learn_prior(
@@ -68,7 +70,7 @@ def learn_prior(
 
         prior = learn_from_studies(own, shipped=shipped, corpus=corpus, epochs=epochs, seed=seed, on_progress=watch)
         save_search_prior(out, prior)
-        options = {"shipped": shipped, "corpus": corpus, "epochs": epochs, "seed": seed}
+        options = {"shipped": shipped, "heed": float(prior.aen.heed), "corpus": corpus, "epochs": epochs, "seed": seed}
         found = check_studies(own, **options, on_progress=watch) if check else ()  # type: ignore[arg-type]
     if found:
         out_console.print(table(found))
@@ -87,15 +89,25 @@ def table(found: tuple[Check, ...]) -> Table:
 
 
 def verdict(found: tuple[Check, ...]) -> str:
-    """Whether the learned prior is worth using, in a clause: it is where a sign test says so."""
+    """Whether the learned prior is worth using, in a clause: it is where a sign test over tasks says so."""
     if not found:
         return ""
-    shipped, learned = fmean(one.shipped for one in found), fmean(one.learned for one in found)
-    better = sum(one.learned > one.shipped for one in found)
-    said = f"a mean tau of {learned:+.2f} against {shipped:+.2f}, and better on {better} of {len(found)} studies"
-    lucky = sum(comb(len(found), n) for n in range(better, len(found) + 1)) / 2 ** len(found)
+    tasks = dict.fromkeys(one.task for one in found)
+    means = [
+        (
+            fmean(one.shipped for one in found if one.task == task),
+            fmean(one.learned for one in found if one.task == task),
+        )
+        for task in tasks
+    ]
+    shipped, learned = (fmean(each) for each in zip(*means))
+    better, n = sum(own > given for given, own in means), len(means)
+    said = f"a mean tau of {learned:+.2f} against {shipped:+.2f}, and better on {better} of {n} tasks"
+    lucky = sum(comb(n, k) for k in range(better, n + 1)) / 2**n
     if learned > shipped and lucky <= LUCKY:
         return f"{said}: worth using.\n"
+    if learned > shipped and n < ENOUGH:
+        return f"{said}: too few to tell it from luck, which takes {ENOUGH}.\n"
     return (
         f"{said}: not clearly better than the prior that comes with quickstudy, which `search` uses without --prior.\n"
     )

@@ -48,6 +48,8 @@ class Check:
     """How two priors order the architectures of a study that neither has learned from."""
 
     study: str
+    task: str
+    """Of the study: what several studies of one task say is said once."""
     n: int
     """Architectures."""
     shipped: float
@@ -60,7 +62,7 @@ def read_studies(storages: Sequence[str | Path]) -> OwnStudies:
     """What searches of Tiny left in storages: finished trials, with the space and the embedding of their task.
 
     Args:
-        storages: Files of SQLite, or URLs.
+        storages: Files of SQLite, or URLs; one that is named twice is read once.
 
     Raises:
         StudyError: Where a storage cannot be read, or none of them holds a study that can be learned from.
@@ -68,7 +70,11 @@ def read_studies(storages: Sequence[str | Path]) -> OwnStudies:
     rows, tasks, skipped, places = dict[str, Rows](), dict[str, str](), dict[str, str](), list[str]()
     for storage in storages:
         base = connect(storage, new=False)
-        places.append(where(base).removeprefix("sqlite:///"))
+        place = where(base).removeprefix("sqlite:///")
+        if place in places:
+            disconnect(base)
+            continue
+        places.append(place)
         spaces = [standing(), Tiny(shape=(1, 64), n_classes=2)]
         try:
             found = [experience(base, parameters_of(space)) for space in spaces]
@@ -158,6 +164,7 @@ def check_studies(
     own: OwnStudies,
     *,
     shipped: SearchPrior,
+    heed: float = 1.0,
     corpus: bool = True,
     epochs: int | None = None,
     seed: int = 0,
@@ -167,7 +174,8 @@ def check_studies(
 
     Studies of one task are left out together. There is nothing to check where there is only one task.
 
-    Arguments are those of `learn_from_studies`.
+    `heed` is how far embeddings are heeded, that of the prior which was learned from all of them (`prior.aen.heed`);
+    other arguments are those of `learn_from_studies`.
     """
     found, names = list[Check](), list(dict.fromkeys(own.tasks.values()))
     if len(names) < 2:
@@ -180,9 +188,10 @@ def check_studies(
 
         others = {name: rows for name, rows in own.rows.items() if own.tasks[name] != task}
         learned = learn_from(others, shipped, corpus, epochs, 0, seed, say, folds=0)
+        learned.aen.heed.fill_(heed)
         for name, rows in own.rows.items():
             if own.tasks[name] == task:
-                found.append(Check(name, len(rows), order(shipped, rows), order(learned, rows)))
+                found.append(Check(name, task, len(rows), order(shipped, rows), order(learned, rows)))
     return tuple(found)
 
 
