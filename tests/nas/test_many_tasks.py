@@ -42,6 +42,11 @@ def test_longer_trainings_are_trainings_on_more_tasks_that_the_shorter_ones_had_
     assert (longer.accuracy, longer.steps) == (Share(18, 24), 24)
     assert {steps for steps, _ in seen} == {4}
     assert len({number for _, number in seen}) == 8
+    seen.clear()
+    for steps in (1, 3, 9):  # fewer than a task has, and more
+        trainer(None, Schedule(steps=steps), seed=9)
+    assert [steps for steps, _ in seen] == [1, 3, 4, 4]
+    assert len({number for _, number in seen}) == 4
 
 
 def test_every_architecture_has_the_same_tasks():

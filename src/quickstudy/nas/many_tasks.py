@@ -106,6 +106,7 @@ class OnManyTasks(Trainer):
     ) -> Outcome:
         """As every trainer, but that the seed changes nothing, and a deadline ends it between two tasks."""
         start, n = time.perf_counter(), max(1, schedule.steps // self.steps)
+        first = schedule.steps  # of the tasks' numbers: a training of three times as many begins beyond the last
         each = OnNumberedTask(self.space, self.tasks)
         schedule = replace(schedule, steps=min(schedule.steps, self.steps))
         right = answers = steps = done = 0
@@ -115,11 +116,11 @@ class OnManyTasks(Trainer):
             if deadline is not None and i and now + (now - start) / i > deadline:
                 break
             done += 1
-            outcome = each(architecture, schedule, seed=n + i)
+            outcome = each(architecture, schedule, seed=first + i)
             steps += outcome.steps
             if outcome.accuracy is None:
                 failures.append(outcome.why or "")
-                answers += len(real(self.tasks[n + i].query)[1])
+                answers += len(real(self.tasks[first + i].query)[1])
             else:
                 right, answers = right + outcome.accuracy.right, answers + outcome.accuracy.n
         seconds = time.perf_counter() - start
