@@ -116,7 +116,7 @@ def test_what_makes_no_search_is_told(quickstudy, tmp_path, arguments, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path):
+def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path, monkeypatch):
     for name in ("rows", "more"):
         tiny_search(arrays / f"{name}.npz", tmp_path / "studies.db")
     out = tmp_path / "prior"
@@ -125,14 +125,18 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
     assert code == 0, errors
     assert re.search("learning from 12 trials of 2 studies", errors)
     assert re.search(r"rows 6 [+-]\d\.\d\d [+-]\d\.\d\d", told)
-    assert re.search(r"a mean tau of [+-]\d\.\d\d against [+-]\d\.\d\d, and better on \d of 2 studies: ", told)
+    assert re.search(r"a mean tau of [+-]\d\.\d\d against [+-]\d\.\d\d, and better on \d of 2 tasks: ", told)
     assert set(load_search_prior(out).training["tasks"]) == {"rows", "more"}
     code, _, errors = quickstudy(*learn)
     assert code == 1
     assert "--force" in errors
+    # the last measurement finds the network slower than the first did: all is written, and the exit code says so
+    monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *_: 2000.0)
     code, told, errors = quickstudy(
         "search",
         arrays / "rows.npz",
+        "--max-latency",
+        "1s",
         "--trials",
         "1",
         "--seconds",
@@ -148,7 +152,9 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
         "--out",
         tmp_path / "next",
     )
-    assert code == 0, errors
+    assert code == 1
+    assert re.search(r"a prediction takes 2e\+03 ms, and the limit is 1000 ms", errors)
+    assert (tmp_path / "next" / "report.html").exists()
     assert "test accuracy" in told
     names = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'studies.db'}")
     assert sum(name.startswith("rows of another kind in tiny") for name in names) == 1
@@ -189,11 +195,19 @@ def test_the_help_of_learning_a_prior_shows_an_example(quickstudy):
 
 
 def test_a_prior_is_worth_using_where_luck_would_seldom_do_as_well():
-    def checks(n: int, worse: int = 0) -> tuple[Check, ...]:
-        return tuple(Check(str(i), 9, 0.1, 0.05 if i < worse else 0.3) for i in range(n))
+    def checks(n: int, worse: int = 0, studies: int = 1) -> tuple[Check, ...]:
+        return tuple(
+            Check(f"{i} ({j})", str(i), 9, 0.1, 0.05 if i < worse else 0.3) for i in range(n) for j in range(studies)
+        )
 
     assert "worth using" in verdict(checks(5))
     assert "worth using" in verdict(checks(8, worse=1))
-    for found in (checks(4), checks(7, worse=1)):
-        assert "not clearly better" in verdict(found)
+    assert "not clearly better" in verdict(checks(7, worse=1))
+    assert "not clearly better" in verdict(checks(2, worse=2))
     assert verdict(()) == ""
+
+
+def test_several_studies_of_one_task_are_no_further_evidence():
+    found = tuple(Check(f"mine ({i})", "mine", 9, 0.1, 0.3) for i in range(6))
+    assert "better on 1 of 1 tasks: too few to tell it from luck, which takes 5" in verdict(found)
+    assert "better on 4 of 4 tasks: too few" in verdict(tuple(Check(str(i), str(i), 9, 0.1, 0.7) for i in range(4)))

@@ -235,12 +235,8 @@ def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, sho
     found = []
     if result.cut is not None:
         found.append(f"The final training had only {result.cut}, for the seconds were over. Give the search more.")
-    most = result.limits.max_latency
-    if most is not None and result.latency > most:
-        found.append(
-            f"Measured once more, a prediction takes {result.latency:.3g} ms, and the limit is {most:g} ms: what was "
-            "tried was faster when it was measured. Search again on a quiet machine."
-        )
+    if (slow := too_slow(result.latency, result.limits)) is not None:
+        found.append(slow)
     if result.expected.n < FEW:
         found.append(f"The choice was made by {result.expected.n} validation examples: small differences are noise.")
     if result.test is not None and neighbour is not None and neighbour.mean > result.test.percent:
@@ -260,18 +256,29 @@ def warnings(data: NamedTask, result: SearchResult, neighbour: Score | None, sho
     return tuple(found[:MOST])
 
 
+def too_slow(latency: float, limits: Limits) -> str | None:
+    """What to say of a result that was measured beyond the limit of latency; None of one that keeps to it."""
+    if limits.max_latency is None or latency <= limits.max_latency:
+        return None
+    return (
+        f"Measured once more, a prediction takes {latency:.3g} ms, and the limit is {limits.max_latency:g} ms: what "
+        "was tried was faster when it was measured. Search again on a quiet machine, or with a wider limit."
+    )
+
+
 def table(result: SearchResult) -> str:
     """All architectures that were tried as a table, a row each, in that order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     costs = ("parameters", "multiply_adds", "peak_memory")
     accuracies = ("accuracy %", "expected after the last rung %", "accuracy in the end %")
-    writer.writerow(["architecture", *costs, "latency ms", *accuracies, "trainings", "seconds", "failure"])
+    writer.writerow(["architecture", *costs, "latency ms", "in limits", *accuracies, "trainings", "seconds", "failure"])
     final = result.final
     for one in result.tried:
         numbers = [getattr(one.cost, cost) for cost in costs]
         last = one.accuracies[-1].percent if one.accuracies else None
         values = ["" if value is None else f"{value:.2f}" for value in (last, one.value, final.get(one.architecture))]
-        measured = [f"{one.latency:.4g}", *values, len(one.accuracies), f"{one.seconds:.2f}", one.why or ""]
+        kept = "yes" if one.fits else "no"
+        measured = [f"{one.latency:.4g}", kept, *values, len(one.accuracies), f"{one.seconds:.2f}", one.why or ""]
         writer.writerow([one.architecture, *numbers, *measured])
     return text.getvalue()

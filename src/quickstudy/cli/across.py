@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,7 +13,7 @@ from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, 
 from quickstudy.nas.across_files import CSV, JSON, save_across
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
-from quickstudy.search_data import STUDIES
+from quickstudy.search_data import STUDIES, too_slow
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.encoder_for import encoder_for_classes
 from quickstudy.tasks.episodes import Episodes
@@ -96,11 +97,15 @@ def search_many(
     tested = result.neighbour.n
     if tested < FEW:
         note(f"only {tested} tasks were tested on: give more --seconds for narrower intervals")
+    slow = []
     for role, one in roles(result).items():
-        if limits.max_latency is not None and one.latency > limits.max_latency:
-            note(f"measured once more, it takes {one.latency:.3g} ms, and the limit is {limits.max_latency:g} ms")
+        if (warning := too_slow(one.latency, limits)) is not None:
+            slow.append(warning)
+            note(warning)
         tell(f"{role}: [bold]{escape(str(one.architecture))}[/]")
     tell(f"all figures: {escape(str(out / JSON))} and {escape(str(out / CSV))} ({result.seconds:.0f} s)")
+    if slow:
+        raise typer.Exit(1)
 
 
 def roles(result: AcrossResult) -> dict[str, Compared]:

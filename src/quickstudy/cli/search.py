@@ -17,7 +17,7 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
 from quickstudy.nas.search import SearchResult
 from quickstudy.nas.workers import cores
-from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data
+from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data, too_slow
 from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES
 from quickstudy.tasks.load_task import load_task
 from quickstudy.tasks.named import NAMED
@@ -45,7 +45,8 @@ def search(
         str | None, typer.Option(help="Multiply-adds of a prediction at most, such as 5M.", callback=an_amount)
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="From the start to the trained network; the export takes a few more.", min=1)
+        float,
+        typer.Option(help="From when the data are read to the trained network; the export takes a few more.", min=1),
     ] = 60.0,
     trials: Annotated[int | None, typer.Option(help="Architectures to try at most.", min=1)] = None,
     workers: Annotated[
@@ -105,7 +106,8 @@ def search(
 
     Tries architectures with short trainings, trains the two best to the end, and tests one of them on data that was
     set aside. Writes the network (safetensors and ONNX), a report, and a table of all that was tried. A search that is
-    interrupted goes on with the same command; several may share a --storage.
+    interrupted goes on with the same command; several may share a --storage. Parameters, memory and multiply-adds are
+    counted; latency is measured, and should the result be slower than its limit in the end, the exit code is 1.
 
     Examples:
 
@@ -195,6 +197,8 @@ def search(
         note(warning)
     tell(f"the network: {where[NETWORK]} and {where[ONNX]}; all that was tried: {where[TABLE]}")
     tell(f"the report: [bold]{where[REPORT]}[/] ({found.seconds:.0f} s)")
+    if too_slow(result.latency, limits) is not None:
+        raise typer.Exit(1)
 
 
 def tried(result: SearchResult) -> str:
