@@ -28,9 +28,10 @@ Facts = Callable[[Space, Sequence[Architecture]], Tensor]
 class AEN(nn.Module):
     r"""Predicts how an architecture will do on a task, from its graph.
 
-    A graph network embeds the architecture; a fully connected head joins that with the embedding of the task and with
-    zero-cost proxies, where there are any, and gives a normal distribution of the standardised outcome. It is trained
-    on several tasks at once, on each by the likelihood and by all pairs,
+    A graph network embeds the architecture: the adjacency, normalised, is what messages pass along, and is not encoded
+    besides, so that relabelling nodes changes nothing. A fully connected head joins that with the embedding of the
+    task and with zero-cost proxies, where there are any, and gives a normal distribution of the standardised outcome.
+    It is trained on several tasks at once, on each by the likelihood and by all pairs,
 
     $$L = \mathbb{E}_i\, \tfrac12 \Big(\frac{y_i - \mu_i}{\sigma_i}\Big)^2 + \log \sigma_i +
     \mathbb{E}_{y_i > y_j} \log\big(1 + e^{-3 (\mu_i - \mu_j)}\big)$$

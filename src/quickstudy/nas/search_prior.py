@@ -63,8 +63,8 @@ class SearchPrior:
             return TaskDescription(name)
         generator = Generator().manual_seed(0)
         with torch.no_grad():
-            x, y = to_float(task.support.x), task.support.y
-            embedding = self.encoder(x, y, task.support.mask, generator=generator)[0]
+            support = task.to("cpu").support  # where searches train
+            embedding = self.encoder(to_float(support.x), support.y, support.mask, generator=generator)[0]
         return TaskDescription(name, embedding, self.encoder.digest)
 
     def proposer(self, *, drawn: int = DRAWN, guarded: bool = True, feedback: bool = True) -> BayesianSearch:
