@@ -107,7 +107,7 @@ def test_with_everything_off_it_is_maml(make, shape, statistics):
 def test_each_part_and_all_of_them_are_a_plain_autograd_loop(part, first_order):
     tasks, net = tasks_of(1, 16, 16), nn.Sequential(Conv4(1, 4), nn.Linear(4, 3))
     learner = shaken(MAMLPlusPlus(net, lr=0.3, steps=3, first_order=first_order, **{**OFF, **part}))
-    for progress in (0.1, 0.45, 0.9):
+    for progress in (0.1, 0.45 if first_order else 0.9):
         learner.at(progress)
         order = 1 if progress < first_order else 2
         expected, ours = plain_losses(learner, tasks, order, learner.importance()), learner.loss(tasks)

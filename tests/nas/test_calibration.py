@@ -32,8 +32,8 @@ SHUFFLED = {
 
 def learned(experience: dict[str, Rows]) -> tuple[Prior, list[Stranger]]:
     torch.manual_seed(0)
-    prior = learn(Prior(SPACE, members=2, width=16), experience, epochs=60)
-    return prior, strangers(prior, experience, folds=2, epochs=60, generator=Generator().manual_seed(0))
+    prior = learn(Prior(SPACE, members=2, width=16), experience, epochs=40)
+    return prior, strangers(prior, experience, folds=2, epochs=40, generator=Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
