@@ -20,8 +20,8 @@ of it: once it has changed they are taken out, and measured again.
 Few measured networks differ in one choice only. So the neighbours of a network are the nearest ones, Optuna's answer is
 taken for the nearest one that is left, and AON, which goes from neighbour to neighbour, has no part in this.
 
-- `best_fixed_architecture` goes by the mean rank on the other tasks, among the networks that all tasks have in common;
-  between pictures and series nothing is common, and the nearest network's rank stands in.
+- `best_fixed_architecture` is rank transfer: it goes by the mean rank on the other tasks, among the networks that all
+  tasks have in common; between pictures and series nothing is common, and the nearest network's rank stands in.
 - `largest_that_fits` goes by multiply-adds.
 - `random_forest` is trained on the other tasks' one-hot codes, `random_forest_with_costs` also on the logarithms of
   parameters, multiply-adds and peak memory.
@@ -80,9 +80,12 @@ from torch import Generator, Tensor
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.architecture import Architecture, Value
+from quickstudy.nas.baselines.bananas import Bananas
 from quickstudy.nas.baselines.evolution import Evolution
 from quickstudy.nas.baselines.forest import Forest
+from quickstudy.nas.baselines.graph_ensemble import GraphEnsemble
 from quickstudy.nas.baselines.in_order import InOrder
+from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.bayesian_search import BayesianSearch
 from quickstudy.nas.budget import Budget
@@ -376,7 +379,10 @@ def by_forest(target: str) -> Search:
 
 METHODS: dict[str, Method] = {
     "random": Method(lambda target: RandomSearch()),
+    "local_search": Method(lambda target: LocalSearch()),
     "evolution": Method(lambda target: Evolution()),
+    "bananas": Method(lambda target: Bananas()),
+    "graph_network_without_transfer": Method(lambda target: GraphEnsemble()),
     "optuna_all_choices": Method(lambda target: Parzen(list(corpus()[target].space.choices), measured)),
     "optuna_width_and_depth": Method(lambda target: Parzen(["width", "depth"], measured)),
     "best_fixed_architecture": Method(lambda target: InOrder(best_fixed(target)), draws=False),

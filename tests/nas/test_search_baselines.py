@@ -128,9 +128,9 @@ def test_local_search_stays_with_the_best_neighbour_so_far_and_begins_anew_elsew
     search = LocalSearch(initial=1)
     start, worse, better, far = (Trial(SPACE.architecture(list(text)), v) for text, v in
                                  (("abaa", 1.0), ("acaa", 0.5), ("abba", 2.0), ("cabc", 0.1)))  # fmt: skip
-    assert search.standing([start, worse]) is start
-    assert search.standing([start, worse, better]) is better
-    assert search.standing([start, worse, better, far]) is far
+    assert search.standing([start, worse], SPACE) is start
+    assert search.standing([start, worse, better], SPACE) is better
+    assert search.standing([start, worse, better, far], SPACE) is far
     assert propose(search, [start, worse, better])[0] in set(SPACE.neighbours(better.choice))
 
 

@@ -41,15 +41,15 @@ class LocalSearch(Proposer[Architecture, Space]):
         seen = tried(trials)
         if len(trials) < self.initial:
             return unseen(space, n, seen, generator=generator)
-        near = [other for other in space.neighbours(self.standing(trials).choice) if other not in seen]
+        near = [other for other in space.neighbours(self.standing(trials, space).choice) if other not in seen]
         found = [near.pop(draw(len(near), generator)) for _ in range(min(n, len(near)))]
         return found + unseen(space, n - len(found), seen.union(found), generator=generator)
 
-    def standing(self, trials: Sequence[Trial[Architecture]]) -> Trial[Architecture]:
+    def standing(self, trials: Sequence[Trial[Architecture]], space: Space) -> Trial[Architecture]:
         """The trial whose neighbours are tried next."""
         at = max(trials[: self.initial], key=worth)
+        near = set(space.neighbours(at.choice))
         for trial in trials[self.initial :]:
-            changes = sum(a != b for a, b in zip(trial.choice.choices, at.choice.choices))
-            if changes > 1 or worth(trial) > worth(at):
-                at = trial
+            if trial.choice not in near or worth(trial) > worth(at):
+                at, near = trial, set(space.neighbours(trial.choice))
         return at
