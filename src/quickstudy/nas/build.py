@@ -366,8 +366,7 @@ def count(space: Tiny, architecture: Architecture) -> Cost:
             strided, after = values["down"] == "stride", stage.width * stage.positions
             made = after if strided else before.width * stage.positions
             memory += [before.width * before.positions + made, made if strided else made + after]
-        each = sum(multiplies(operation, stage.width) for operation in cell)
-        multiply_adds += int(values["depth"]) * each * stage.positions
+        multiply_adds += int(values["depth"]) * multiplies(cell, stage.width) * stage.positions
         memory.append(live_at_once(cell) * stage.width * stage.positions)
     memory += [last.width * last.positions + features, features + space.n_classes]
     return Cost(parameters, multiply_adds, BYTES * max(memory))

@@ -200,9 +200,21 @@ def edges(stages: int) -> tuple[tuple[int, int], ...]:
     return (*found, (8 * stages + 1, 8 * stages + 2))
 
 
-def multiplies(operation: str, width: int) -> int:
-    """Weights of the convolutions in an operation of a cell, each of which multiplies once a position."""
-    return {"conv1": width**2, "conv3": KERNEL * width**2, "sep_conv3": KERNEL * width + width**2}.get(operation, 0)
+MULTIPLIES = {"conv1": (1, 0), "conv3": (KERNEL, 0), "sep_conv3": (1, KERNEL)}
+"""Weights of an operation's convolutions: so many times the squared width, and so many times the width."""
+
+
+@cache
+def convolutions(cell: tuple[str, ...]) -> tuple[int, int, int]:
+    """How many there are in a cell, and their weights: times the squared width, and times the width."""
+    found = [MULTIPLIES[operation] for operation in cell if operation in MULTIPLIES]
+    return len(found), sum(squared for squared, _ in found), sum(plain for _, plain in found)
+
+
+def multiplies(cell: tuple[str, ...], width: int) -> int:
+    """Weights of the convolutions of a cell, each of which multiplies once a position."""
+    _, squared, plain = convolutions(cell)
+    return squared * width**2 + plain * width
 
 
 def down_multiplies(down: str, width: int) -> int:
@@ -212,12 +224,11 @@ def down_multiplies(down: str, width: int) -> int:
 
 def weights(architecture: Architecture) -> int:
     """Parameters between stem and head, which depend neither on the inputs nor on the number of classes."""
-    values = architecture.values
-    convolutions = [operation for operation in cell_of(architecture) if "conv" in operation]
-    total, width = 0, int(values["width"])
+    values, cell = architecture.values, cell_of(architecture)
+    norms, depth, (total, width) = convolutions(cell)[0], int(values["depth"]), (0, int(values["width"]))
     for i in range(int(values["stages"])):
         if i:
             total += down_multiplies(str(values["down"]), width) + 4 * width
             width *= 2
-        total += int(values["depth"]) * sum(multiplies(operation, width) + 2 * width for operation in convolutions)
+        total += depth * (multiplies(cell, width) + 2 * width * norms)
     return total
