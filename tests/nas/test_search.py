@@ -445,6 +445,23 @@ def test_where_even_the_first_steps_diverge_the_reason_is_told():
         run(budget=Budget(seconds=30.0, trials=1), schedule=Schedule(lr=1e30))
 
 
+def test_where_another_process_has_the_only_trial_that_is_told(monkeypatch, tmp_path):
+    options = {"budget": replace(FEW, trials=1), "storage": tmp_path / "studies.db"}
+    sound, told = OnOneTask.__call__, []
+
+    def train(self, architecture, schedule, **given):
+        if schedule.steps == FEW.steps and not told:
+            told.append("")
+            with pytest.raises(OutcomeError, match="Other processes that share the study train 1: wait for them"):
+                run(**options)
+        return sound(self, architecture, schedule, **given)
+
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **others: PACE)
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    assert len(run(**options).tried) == 1
+    assert told
+
+
 def test_tasks_that_are_not_one_task_of_classification_are_refused():
     task = toy()
     two = task.map(lambda value: torch.cat([value, value]))

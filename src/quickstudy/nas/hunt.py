@@ -340,7 +340,8 @@ class Hunt:
                     f"{len(tried)} architectures were tried, and none keeps to the limits, {self.limits}. Give "
                     "more trials or seconds, or the limits that they were tried under."
                 )
-            raise nothing_succeeded([one.why for one in tried])
+            elsewhere = sum(entry.state == "running" for entry in self.counted())
+            raise nothing_succeeded([one.why for one in tried], elsewhere)
         found = dict[Architecture, Tried]()
         for one in sorted(fitting, key=lambda one: -(one.value or 0.0)):
             found.setdefault(self.trainer.space.canonical(one.architecture), one)  # the same network once
@@ -414,10 +415,12 @@ def fewer_errors(percent: float, others: Sequence[tuple[float, float]]) -> float
     return 100 - (100 - percent) * math.exp(min(0.0, statistics.fmean(left))) if left else percent
 
 
-def nothing_succeeded(reasons: Sequence[str | None]) -> OutcomeError:
-    """What to raise where no training did, given why they failed."""
+def nothing_succeeded(reasons: Sequence[str | None], elsewhere: int = 0) -> OutcomeError:
+    """What to raise where no training did, given why they failed, and how many other processes are at."""
     told = [reason for reason in reasons if reason]
     why = f"The last one failed: {told[-1]}" if told else "Give more seconds, or wider limits."
+    if elsewhere:
+        why = f"Other processes that share the study train {elsewhere}: wait for them, or give more trials."
     return OutcomeError(f"no training succeeded in the time given. {why}")
 
 
