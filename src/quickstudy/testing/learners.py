@@ -94,7 +94,7 @@ class Case:
             torch.default_generator.manual_seed(seed)
             return self.make().double().eval()
 
-    def tasks(self, b: int = 3, *, n_shot: int = 2, seed: int = 0) -> Task:
+    def tasks(self, b: int = 2, *, n_shot: int = 2, seed: int = 0) -> Task:
         """A batch of tasks in float64."""
         return self.source(n_shot).sample(b, generator=Generator().manual_seed(seed)).map(double)
 
