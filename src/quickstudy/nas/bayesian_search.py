@@ -177,7 +177,8 @@ class BayesianSearch(Proposer[Architecture, Space]):
     def pool(self, task: TaskDescription, space: Space) -> tuple[Known, Tensor, Tensor]:
         """What is known, and the numbers of what is always among the candidates and of what sets the scale.
 
-        All members of a listed space, and of another one as many as are drawn, always the same, and the portfolio.
+        All members of a listed space, and of another one as many as are drawn, always the same, with what it has of the
+        portfolio and, where there is some, the neighbours of the best of them all.
         """
         if self._pool is not None:
             known = self._pool[0]
@@ -188,21 +189,18 @@ class BayesianSearch(Proposer[Architecture, Space]):
                 return self._pool
         drawer = Generator().manual_seed(0)
         known = Known(space, self.prior, task.embedding)
-        drawn = known.numbers(candidates(space, n=self.drawn, generator=drawer)[0])
-        reference = drawn[torch.randperm(len(drawn), generator=drawer)[:REFERENCE]]
-        self._pool = known, torch.cat([drawn, self.earlier(known, drawn)]).unique(), reference
+        drawn, _ = candidates(space, n=self.drawn, generator=drawer)
+        named = (Architecture(space.id, architecture.choices) for architecture in self.portfolio)
+        earlier = [architecture for architecture in named if space.has(architecture)]
+        both = known.numbers([*drawn, *earlier])  # at once, which is faster than one after the other
+        reference = both[: len(drawn)][torch.randperm(len(drawn), generator=drawer)[:REFERENCE]]
+        members: Tensor = both.unique()
+        if earlier and known.mean is not None:
+            best = members[known.mean[members].topk(min(NEAR, len(members))).indices]
+            near = [other for i in best.tolist() for other in known.space.neighbours(known.architectures[i])]
+            members = torch.cat([members, known.numbers(near)]).unique()
+        self._pool = known, members, reference
         return self._pool
-
-    def earlier(self, known: Known, drawn: Tensor) -> Tensor:
-        """The numbers of what the space has of the portfolio, and of neighbours of the best of that and of `drawn`."""
-        same = (Architecture(known.space.id, architecture.choices) for architecture in self.portfolio)
-        found = known.numbers([architecture for architecture in same if known.space.has(architecture)])
-        if known.mean is None or not len(found):
-            return found
-        both = torch.cat([drawn, found]).unique()
-        best = both[known.mean[both].topk(min(NEAR, len(both))).indices]
-        near = [other for i in best.tolist() for other in known.space.neighbours(known.architectures[i])]
-        return torch.cat([found, known.numbers(near)])
 
 
 def outcomes(known: Known, trials: Sequence[Trial[Architecture]]) -> tuple[Tensor, Tensor]:

@@ -173,10 +173,15 @@ def grid(size: tuple[int, ...], head: str) -> tuple[int, ...]:
 
 def cell_of(architecture: Architecture) -> tuple[str, ...]:
     """Its six operations in the order of EDGES, `none` for those that lie on no way from input to output."""
-    return alive(tuple(str(value) for _, value in architecture.choices[: len(EDGES)]))
+    return cell(architecture.choices[: len(EDGES)])
 
 
 @cache
+def cell(chosen: tuple[tuple[str, Value], ...]) -> tuple[str, ...]:
+    """The same of the choices of the cell."""
+    return alive(tuple(str(value) for _, value in chosen))
+
+
 def alive(operations: tuple[str, ...]) -> tuple[str, ...]:
     """The operations of a cell, `none` for those that lie on no way from input to output."""
     there, back = {0}, {3}
