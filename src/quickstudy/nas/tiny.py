@@ -136,16 +136,11 @@ class Tiny(Space):
     def stages(self, architecture: Architecture) -> tuple[Stage, ...]:
         """Width and size of each stage."""
         values = architecture.values
-        found = [Stage(int(values["width"]), self.stem_sizes(architecture)[-1])]
-        while len(found) < int(values["stages"]):
-            found.append(Stage(2 * found[-1].width, halved(found[-1].size)))
-        return tuple(found)
+        return stages_after(self.stem_sizes(architecture)[-1], int(values["width"]), int(values["stages"]))
 
     def stem_sizes(self, architecture: Architecture) -> tuple[tuple[int, ...], ...]:
         """The size that the stem's convolution puts out, and the one after pooling where there is some."""
-        stride, pools = STEMS[str(architecture["stem"])]
-        size = self.shape[1:] if stride == 1 else halved(self.shape[1:])
-        return (size, halved(size)) if pools else (size,)
+        return sizes_after(self.shape[1:], str(architecture["stem"]))
 
     def graph(self, architecture: Architecture) -> Graph:
         """Input; for each stage its beginning, its cell's operations and how often those are repeated; head, output.
@@ -159,6 +154,23 @@ class Tiny(Space):
             nodes += [Node(word, stage.width, max(stage.size)) for word in (begin, *cell, f"repeat{values['depth']}")]
         nodes.append(Node(f"head_{values['head']}", stages[-1].width, max(grid(stages[-1].size, str(values["head"])))))
         return live(Graph((*nodes, Node(OUTPUT, self.n_classes, 1)), edges(len(stages))), "none")
+
+
+@cache
+def sizes_after(size: tuple[int, ...], stem: str) -> tuple[tuple[int, ...], ...]:
+    """The sizes that a stem puts out, see `Tiny.stem_sizes`."""
+    stride, pools = STEMS[stem]
+    found = size if stride == 1 else halved(size)
+    return (found, halved(found)) if pools else (found,)
+
+
+@cache
+def stages_after(size: tuple[int, ...], width: int, n: int) -> tuple[Stage, ...]:
+    """So many stages, the first of this size and width."""
+    found = [Stage(width, size)]
+    while len(found) < n:
+        found.append(Stage(2 * found[-1].width, halved(found[-1].size)))
+    return tuple(found)
 
 
 def halved(size: tuple[int, ...]) -> tuple[int, ...]:
