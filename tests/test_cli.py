@@ -661,7 +661,7 @@ def test_a_limit_that_is_none_is_refused_as_an_option(parse):
 
 def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
     out = tmp_path / "out"
-    options = ("--max-params", "3k", "--seconds", "8", "--trials", "2", "--workers", "1", "--out", out)
+    options = ("--max-params", "3k", "--seconds", "5", "--trials", "2", "--workers", "1", "--out", out)
     code, told, errors = quickstudy("search", "digits", *options)
     assert code == 0, errors
     assert "test accuracy" in told
