@@ -26,6 +26,8 @@ class Where(Trainer):
             os.kill(os.getpid(), signal.SIGKILL)
         if architecture == "interrupted":  # as all processes of a terminal are
             os.kill(os.getpid(), signal.SIGINT)
+        if architecture == "long":
+            time.sleep(60)
         return Outcome(None, 0.0, os.getpid())
 
 
@@ -52,12 +54,36 @@ def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_her
         for future in pool._waiting:
             future.result()
         assert pool.submit(None, None, seed=0).result().steps != os.getpid()
-        assert pool.submit("interrupted", None, seed=0).result().steps not in (0, os.getpid())
         with pytest.raises(BrokenProcessPool):
             pool.submit("deadly", None, seed=0).result()
         assert pool.submit(None, None, seed=0).result().steps == os.getpid()
         assert pool.n == 1
     assert "--workers 1" in caplog.text
+
+
+def test_ctrl_c_does_not_reach_processes():
+    with workers(Where(), 2) as pool:
+        for future in pool._waiting:
+            future.result()
+        done = pool.submit("interrupted", None, seed=0)
+        assert done.exception() is None
+        assert done.result().steps != os.getpid()
+
+
+def test_what_is_under_way_ends_where_a_search_is_stopped():
+    pids = []
+
+    def search():
+        with workers(Where(), 2) as pool:
+            for future in pool._waiting:
+                future.result()
+            pool.submit("long", None, seed=0)
+            pids.extend(pool.executor._processes)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        search()
+    assert ended(pids)
 
 
 def test_what_cannot_be_sent_to_processes_is_told_in_one_sentence():
@@ -93,6 +119,17 @@ def is_alive(pid):
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def ended(pids):
+    """Whether all have ended in ten seconds; those that have not are killed."""
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return not left
+
+
 def test_processes_end_with_a_search_that_is_killed():
     hears, tells = multiprocessing.Pipe(duplex=False)
     search = multiprocessing.get_context("spawn").Process(target=hold_two, args=(tells,))
@@ -103,13 +140,7 @@ def test_processes_end_with_a_search_that_is_killed():
     assert all(map(is_alive, pids))
     search.kill()
     search.join()
-    deadline = time.monotonic() + 10
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    left = [pid for pid in pids if is_alive(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
+    assert ended(pids)
 
 
 def test_a_result_whose_process_was_killed_is_found_again_here():

@@ -43,7 +43,7 @@ _TRAINER: list[Trainer] = []
 
 def begin(trainer: Trainer) -> None:
     """What a process does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the keyboard, which the process that began it answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began it
     torch.set_num_threads(1)
     _TRAINER[:] = [trainer]
     Thread(target=follow, daemon=True).start()
@@ -135,19 +135,40 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
         if n == 1:
             yield Workers(trainer)
             return
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(n, mp_context=context, initializer=begin, initargs=(trainer,))
+        began = set[Any]()
         try:
             try:
-                several = Workers(trainer, pool, n)
+                with held_back():
+                    several = Workers(trainer, pool, n)
+                began = set(multiprocessing.active_children()) - others
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise OutcomeError(
                     f"what is searched for cannot be sent to {n} processes ({error}). Define what it is made of at the "
                     "top of a module, or search with one: Budget(workers=1)."
                 ) from error
             yield several
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in began:  # what they train is for nobody, and Python would wait for it before it ends
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # processes may still be starting, and end by themselves
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within it Ctrl-C waits, and does not reach processes that begin, then or later, where the system can do that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
