@@ -175,7 +175,8 @@ def test_a_search_that_is_killed_before_it_writes_anything_at_any_moment_is_too(
 
 
 @forks
-def test_a_killed_process_loses_nothing_and_its_trial_is_run_again_at_once(tmp_path):
+@pytest.mark.parametrize("most", [None, 4])
+def test_a_killed_process_loses_nothing_and_its_trial_is_run_again_at_once(tmp_path, most):
     path, begun = tmp_path / "studies.db", tmp_path / "begun"
 
     def be_killed():
@@ -191,7 +192,7 @@ def test_a_killed_process_loses_nothing_and_its_trial_is_run_again_at_once(tmp_p
     kill(pid)
     with Record.open(path, TASK, parameters()) as record:
         assert len(record.trials()) == 3
-        ticket = record.next(Near(), TASK, SPACE)
+        ticket = record.next(Near(), TASK, SPACE, most=most)  # what was killed is none of the four
         assert ticket.choice == SPACE[int(begun.read_text())]
         assert (ticket.number, ticket.attempt) == (4, 2)
         assert record.history()[3].state == "interrupted"

@@ -145,10 +145,13 @@ class Record(Generic[C]):
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
-        from quickstudy.experience.sampler import NothingLeftError, ProposerSampler, interrupt
+        from quickstudy.experience.sampler import NothingLeftError, ProposerSampler, give_up_gone, interrupt
 
-        if most is not None and len(counted(self.history())) >= most:  # the sampler asks again, in its turn
-            return None
+        if most is not None:  # the sampler asks again, in its turn
+            with plain_errors(self._where):
+                give_up_gone(self.study)
+            if len(counted(self.history())) >= most:
+                return None
         began = list[int]()
 
         def begin(trial_id: int) -> None:

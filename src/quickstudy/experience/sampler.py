@@ -159,7 +159,7 @@ def wait_for_turn(study: optuna.Study, number: int, parameters: Parameters[C]) -
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number != number]
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         choosing = [trial for trial in running if trial.number < number and not has_chosen(trial, parameters)]
-        dead = [trial for trial in running if PROCESS in trial.system_attrs and is_gone(trial.system_attrs[PROCESS])]
+        dead = list(filter(has_gone, running))
         if waited > PATIENCE:
             dead += [trial for trial in choosing if PROCESS not in trial.system_attrs]
         if not choosing and not dead:
@@ -168,6 +168,18 @@ def wait_for_turn(study: optuna.Study, number: int, parameters: Parameters[C]) -
             interrupt(study, trial._trial_id)
         if not dead:
             time.sleep(PAUSE)
+
+
+def has_gone(trial: FrozenTrial) -> bool:
+    """Whether its process was one of this machine, and is no more."""
+    return PROCESS in trial.system_attrs and is_gone(trial.system_attrs[PROCESS])
+
+
+def give_up_gone(study: optuna.Study) -> None:
+    """Interrupts the running trials whose process is no more."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if has_gone(trial):
+            interrupt(study, trial._trial_id)
 
 
 def interrupt(study: optuna.Study, trial_id: int) -> None:
