@@ -15,6 +15,7 @@ from quickstudy.nas.baselines.local_search import LocalSearch
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.baselines.rank_transfer import RankTransfer
 from quickstudy.nas.baselines.tree_parzen import TreeParzen
+from quickstudy.nas.limited import Limited
 from quickstudy.nas.source import Rows, Source
 from quickstudy.nas.space import Space
 from quickstudy.nas.tables import seeded
@@ -131,6 +132,9 @@ def test_local_search_stays_with_the_best_neighbour_so_far_and_begins_anew_elsew
     assert search.standing([start, worse], SPACE) is start
     assert search.standing([start, worse, better], SPACE) is better
     assert search.standing([start, worse, better, far], SPACE) is far
+    within = Limited(SPACE, lambda member: member != far.choice, [start.choice])
+    assert search.standing([start, worse, better, far], within) is better
+    assert search.standing([start, better, Trial(far.choice, None, pending=True)], SPACE) is better
     assert propose(search, [start, worse, better])[0] in set(SPACE.neighbours(better.choice))
 
 

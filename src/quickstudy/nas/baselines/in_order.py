@@ -33,5 +33,6 @@ class InOrder(Proposer[Architecture, Space]):
     ) -> list[Architecture]:
         """The next `n`."""
         seen = tried(trials)
-        found = list(islice((architecture for architecture in self.best_first if architecture not in seen), n))
+        left = (one for one in self.best_first if one not in seen and space.has(one))
+        found = list(islice(left, n))
         return found + unseen(space, n - len(found), seen.union(found), generator=generator)

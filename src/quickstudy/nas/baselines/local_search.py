@@ -15,7 +15,7 @@ class LocalSearch(Proposer[Architecture, Space]):
     """Tries neighbours of where it stands, goes to one as soon as it is better, and begins anew where none is.
 
     Where it stands follows from the trials: it begins at the best of the first `initial`, and a trial that is no
-    neighbour is where it began anew.
+    neighbour is where it began anew. Trials that are pending, or that the space no longer has, say nothing of that.
 
     Args:
         initial: Random members at the start.
@@ -50,6 +50,8 @@ class LocalSearch(Proposer[Architecture, Space]):
         at = max(trials[: self.initial], key=worth)
         near = set(space.neighbours(at.choice))
         for trial in trials[self.initial :]:
+            if trial.pending or not space.has(trial.choice):
+                continue
             if trial.choice not in near or worth(trial) > worth(at):
                 at, near = trial, set(space.neighbours(trial.choice))
         return at
