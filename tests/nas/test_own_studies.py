@@ -80,9 +80,18 @@ def test_what_is_learned_holds_for_a_task_that_was_left_out(tmp_path, shipped):
     assert check_studies(own, shipped=shipped, corpus=False, epochs=40) == checks
 
 
-def test_a_storage_that_is_named_twice_is_read_once(tmp_path):
+def test_data_of_the_corpus_are_no_check_of_what_is_learned_from_it(tmp_path, shipped):
+    for name in ("a", "mnist:even"):
+        write(tmp_path / "studies.db", name)
+    own, known = read_studies([tmp_path / "studies.db"]), replace(shipped, training={"tasks": {"mnist": 80}})
+    assert [one.study for one in check_studies(own, shipped=known, epochs=1)] == ["a"]
+    assert len(check_studies(own, shipped=known, corpus=False, epochs=1)) == 2
+
+
+def test_a_storage_that_is_named_twice_is_read_once(tmp_path, monkeypatch):
     write(tmp_path / "studies.db", "a")
-    own = read_studies([tmp_path / "studies.db", str(tmp_path / "studies.db")])
+    monkeypatch.chdir(tmp_path)
+    own = read_studies([tmp_path / "studies.db", "studies.db", "./studies.db"])
     assert set(own.rows) == {"a"}
 
 

@@ -20,7 +20,7 @@ from quickstudy.nas.search_prior import save_search_prior
 LUCKY = 0.05
 """The probability with which luck may be better on as many tasks, where a prior is said to be worth using."""
 ENOUGH = 5
-"""Tasks, at least, whose verdict can be that: one of four is no rarer than a sixteenth."""
+"""Tasks of which that can be said, at least: by luck alone, four of four are better once in sixteen times."""
 
 
 def learn_prior(
@@ -75,7 +75,7 @@ def learn_prior(
     if found:
         out_console.print(table(found))
     elif check:
-        note("all studies are of one task, so nothing can be said of how well it holds for another")
+        note("all studies are of one task, or of data that the corpus has: how well it holds for others is not known")
     quoted = escape(shlex.quote(str(out)))
     tell(f"saved [bold]{escape(str(out))}[/]: {verdict(found)}quickstudy search ... --prior {quoted}")
 
@@ -106,8 +106,8 @@ def verdict(found: tuple[Check, ...]) -> str:
     lucky = sum(comb(n, k) for k in range(better, n + 1)) / 2**n
     if learned > shipped and lucky <= LUCKY:
         return f"{said}: worth using.\n"
-    if learned > shipped and n < ENOUGH:
-        return f"{said}: too few to tell it from luck, which takes {ENOUGH}.\n"
+    if learned > shipped and better > n / 2 and n < ENOUGH:
+        return f"{said}: at least {ENOUGH} tasks are needed to tell that from luck.\n"
     return (
         f"{said}: not clearly better than the prior that comes with quickstudy, which `search` uses without --prior.\n"
     )

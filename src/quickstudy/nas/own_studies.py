@@ -13,7 +13,7 @@ from quickstudy.experience.studies import Studied, connect, disconnect, experien
 from quickstudy.learners.prior import provenance
 from quickstudy.nas.aen import expected
 from quickstudy.nas.architecture import Architecture
-from quickstudy.nas.corpus import tiny_corpus
+from quickstudy.nas.corpus import Measured, tiny_corpus
 from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.search_prior import ITERATIONS, PASSES, SearchPrior, learn_search_prior, standing
 from quickstudy.nas.source import Rows
@@ -70,7 +70,9 @@ def read_studies(storages: Sequence[str | Path]) -> OwnStudies:
     rows, tasks, skipped, places = dict[str, Rows](), dict[str, str](), dict[str, str](), list[str]()
     for storage in storages:
         base = connect(storage, new=False)
-        place = where(base).removeprefix("sqlite:///")
+        place = where(base)
+        if place.startswith("sqlite:///"):
+            place = str(Path(place.removeprefix("sqlite:///")).resolve())
         if place in places:
             disconnect(base)
             continue
@@ -172,14 +174,19 @@ def check_studies(
 ) -> tuple[Check, ...]:
     """Whether what is learned from some of the user's tasks holds for another of them, each left out once.
 
-    Studies of one task are left out together. There is nothing to check where there is only one task.
+    Studies of one task are left out together. There is nothing to check where there is only one task, nor by a task of
+    data that the corpus has, where that is learned from.
 
-    `heed` is how far embeddings are heeded, that of the prior which was learned from all of them (`prior.aen.heed`);
-    other arguments are those of `learn_from_studies`.
+    `heed` is how far embeddings are heeded, that of the prior which was learned from all of them (`prior.aen.heed`). It
+    was chosen with the task that is left out among them, as one of five values, which leans a little towards what was
+    learned. Other arguments are those of `learn_from_studies`.
     """
     found, names = list[Check](), list(dict.fromkeys(own.tasks.values()))
     if len(names) < 2:
         return ()
+    known = {one.data for one in of_corpus(shipped).values()} if corpus else set()
+    of = {task: {own.rows[study].data for study in own.rows if own.tasks[study] == task} for task in names}
+    names = [task for task in names if not of[task] & known]
     for i, task in enumerate(names):
 
         def say(stage: str, done: int, total: int, i: int = i) -> None:
@@ -207,10 +214,7 @@ def learn_from(
     folds: int = 3,
 ) -> SearchPrior:
     """Learns from studies and the corpus."""
-    measured = tiny_corpus() if corpus else {}
-    # A task that the shipped prior was kept from, to be tried on, is kept from this one too: the two are compared.
-    both = shipped.training.get("tasks", {}).keys() & measured.keys()
-    measured = {name: one for name, one in measured.items() if name in both or not both}
+    measured = of_corpus(shipped) if corpus else {}
     embeddings: Mapping[str, Sequence[float]] = shipped.training.get("embeddings", {})
     # An encoder whose embeddings of the corpus are not known could tell the corpus from the rest, and nothing else.
     encoder = shipped.encoder if embeddings or not measured else None
@@ -231,6 +235,16 @@ def learn_from(
         training=provenance(),
         on_progress=on_progress,
     )
+
+
+def of_corpus(shipped: SearchPrior) -> Mapping[str, Measured]:
+    """What is learned from our corpus.
+
+    A task that the shipped prior was kept from, to be tried on, is kept from this one too: the two are compared.
+    """
+    measured = tiny_corpus()
+    both = shipped.training.get("tasks", {}).keys() & measured.keys()
+    return {name: one for name, one in measured.items() if name in both or not both}
 
 
 def embedding(rows: Rows, encoder: TaskEncoder | None) -> Tensor | None:
