@@ -10,7 +10,7 @@ QuickstudyError
 ├── ArchitectureError    a text or a choice that no architecture of a space has
 │   └── NothingFitsError
 ├── QuantityError        a limit or a budget that is no number above 0
-├── OutcomeError         outcomes of trials that nothing can be learned from
+├── OutcomeError         trials that came to nothing, or that nothing can be learned from
 ├── StudyError           a record of searches that cannot be opened, or that is another search's
 ├── ShapeError           tensors that do not fit a learner or a network
 ├── DivergedError        a training or an adaptation whose numbers are no longer finite
@@ -80,7 +80,7 @@ class QuantityError(QuickstudyError):
 
 
 class OutcomeError(QuickstudyError):
-    """Outcomes of trials that nothing can be learned from."""
+    """Trials that came to nothing, or cannot begin, and outcomes that nothing can be learned from."""
 
 
 class StudyError(QuickstudyError):

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Generator
 
-from quickstudy.errors import NothingFitsError, OutcomeError, QuantityError, ShapeError, StudyError, TooFewExamplesError
+from quickstudy.errors import (
+    ArchitectureError,
+    NothingFitsError,
+    OutcomeError,
+    QuantityError,
+    ShapeError,
+    StudyError,
+    TooFewExamplesError,
+)
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
@@ -299,16 +307,24 @@ def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch
 
 
 def test_where_a_longer_training_diverges_the_shorter_one_counts(monkeypatch):
-    sound = OnOneTask.__call__
+    sound, began = OnOneTask.__call__, []
 
     def train(self, architecture, schedule, *, keep=False, **options):
+        if schedule.steps < ETA * FEW.steps:
+            return Outcome(Share(8 + len(began), 15), 0.1, schedule.steps)  # each better than the one before
         if schedule.steps == ETA * FEW.steps:
+            began.append(architecture)
+            if len(began) == 1:
+                return Outcome(Share(15, 15), 0.1, schedule.steps)  # what others would gain by going on
             schedule = replace(schedule, lr=1e30)
         return sound(self, architecture, schedule, keep=keep, **options)
 
+    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    result = run()
-    assert all(len(one.accuracies) == 1 and one.value == one.accuracies[0].percent for one in result.tried)
+    first, second, *_ = run().tried
+    assert (len(first.accuracies), first.value, first.why) == (2, 100.0, None)
+    assert (len(second.accuracies), second.value) == (1, second.accuracies[0].percent)
+    assert "the loss is" in second.why
 
 
 class Careless(RandomSearch):
@@ -319,7 +335,7 @@ class Careless(RandomSearch):
 
 
 def test_a_proposer_that_breaks_the_limits_is_told():
-    with pytest.raises(OutcomeError, match=r"the proposer gave .*, which breaks the limits, .*space.has"):
+    with pytest.raises(ArchitectureError, match=r"the proposer gave .* no member of tiny/1 within the limits, .*has"):
         run(proposer=Careless(), budget=replace(FEW, trials=20, steps=1))
 
 
@@ -452,7 +468,7 @@ def test_where_another_process_has_the_only_trial_that_is_told(monkeypatch, tmp_
     def train(self, architecture, schedule, **given):
         if schedule.steps == FEW.steps and not told:
             told.append("")
-            with pytest.raises(OutcomeError, match="Other processes that share the study train 1: wait for them"):
+            with pytest.raises(OutcomeError, match="that share the study are training 1 of its networks: wait"):
                 run(**options)
         return sound(self, architecture, schedule, **given)
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.cli.priors import from_prior
-from quickstudy.cli.terminal import bar, console, note, out_console, show, tell
+from quickstudy.cli.terminal import TOO_SLOW, bar, console, note, out_console, show, tell
 from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, worst_interval
 from quickstudy.nas.across_files import CSV, JSON, save_across
 from quickstudy.nas.budget import Budget
@@ -99,13 +99,13 @@ def search_many(
         note(f"only {tested} tasks were tested on: give more --seconds for narrower intervals")
     slow = []
     for role, one in roles(result).items():
+        tell(f"{role}: [bold]{escape(str(one.architecture))}[/]")
         if (warning := too_slow(one.latency, limits)) is not None:
             slow.append(warning)
             note(warning)
-        tell(f"{role}: [bold]{escape(str(one.architecture))}[/]")
     tell(f"all figures: {escape(str(out / JSON))} and {escape(str(out / CSV))} ({result.seconds:.0f} s)")
     if slow:
-        raise typer.Exit(1)
+        raise typer.Exit(TOO_SLOW)
 
 
 def roles(result: AcrossResult) -> dict[str, Compared]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from quickstudy.cli.across import Kind, search_many
 from quickstudy.cli.options import a_seed, an_amount, memory, milliseconds
 from quickstudy.cli.priors import from_prior
-from quickstudy.cli.terminal import bar, console, note, out_console, prepared, show, tell
+from quickstudy.cli.terminal import TOO_SLOW, bar, console, note, out_console, prepared, show, tell
 from quickstudy.nas.across_files import CSV, JSON
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
@@ -107,7 +107,7 @@ def search(
     Tries architectures with short trainings, trains the two best to the end, and tests one of them on data that was
     set aside. Writes the network (safetensors and ONNX), a report, and a table of all that was tried. A search that is
     interrupted goes on with the same command; several may share a --storage. Parameters, memory and multiply-adds are
-    counted; latency is measured, and should the result be slower than its limit in the end, the exit code is 1.
+    counted; latency is measured, and should the result be slower than its limit in the end, the exit code is 3.
 
     Examples:
 
@@ -198,7 +198,7 @@ def search(
     tell(f"the network: {where[NETWORK]} and {where[ONNX]}; all that was tried: {where[TABLE]}")
     tell(f"the report: [bold]{where[REPORT]}[/] ({found.seconds:.0f} s)")
     if too_slow(result.latency, limits) is not None:
-        raise typer.Exit(1)
+        raise typer.Exit(TOO_SLOW)
 
 
 def tried(result: SearchResult) -> str:

@@ -21,6 +21,10 @@ out_console = Console(highlight=False)
 console = Console(stderr=True, highlight=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 
+TOO_SLOW = 3
+"""The exit code where all is written, and the network was measured beyond its limit of latency."""
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Says what went wrong, and leaves."""
     console.print("[bold red]error[/]", end=" ")

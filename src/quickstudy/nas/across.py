@@ -159,7 +159,8 @@ def search_across(
     Raises:
         NothingFitsError: Where no architecture keeps to the limits.
         ShapeError: Where tasks are of regression, or differ in shape or number of classes.
-        OutcomeError: Where no training succeeded.
+        ArchitectureError: Where a proposer of your own gives what its space does not have.
+        OutcomeError: Where no training succeeded, or where what is searched for cannot be sent to other processes.
         StudyError: Where the storage cannot be used, or holds another source by this name, or this one with another
             seed and so other tasks.
 
@@ -203,6 +204,7 @@ def search_across(
             "objective": OBJECTIVE,
             "examples": len(y),
             "steps a task": schedule.steps,
+            "first task of a training": "its steps",
             "seed": seed,
             "digest of the tasks": numbered.digest,
         },

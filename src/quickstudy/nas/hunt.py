@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Generator
 
-from quickstudy.errors import OutcomeError
+from quickstudy.errors import ArchitectureError, OutcomeError
 from quickstudy.experience.entries import Entry, counted
 from quickstudy.experience.proposer import Proposer
 from quickstudy.experience.record import Record
@@ -28,7 +28,7 @@ from quickstudy.nas.parameters import parameters_of
 from quickstudy.nas.space import Space
 from quickstudy.nas.train import SHARE, Schedule
 from quickstudy.nas.trainer import Outcome, Trainer
-from quickstudy.nas.tried import AT, LATENCY, RIGHT, Progress, Tried, number, read
+from quickstudy.nas.tried import AT, LATENCY, RIGHT, WHY, Progress, Tried, number, read
 from quickstudy.nas.workers import Workers, workers
 from quickstudy.training.proportion import Share
 
@@ -254,11 +254,11 @@ class Hunt:
         ticket = self.record.next(self.proposer, self.task, self.within, most=most, allowed=self.may_be_tried)
         if ticket is None:
             return None
-        if not self.limits.allows(self.cost(ticket.choice)):
+        if not (self.trainer.space.has(ticket.choice) and self.limits.allows(self.cost(ticket.choice))):
             self.record.interrupt(ticket.number)
-            raise OutcomeError(
-                f"the proposer gave {ticket.choice}, which breaks the limits, {self.limits}. It is to propose members "
-                "of the space that it is given: see `space.has`."
+            raise ArchitectureError(
+                f"the proposer gave {ticket.choice}, which is no member of {self.trainer.space.id} within the limits, "
+                f"{self.limits}. It is to propose what the space that it is given has: see `space.has`."
             )
         return Running(ticket.number, ticket.choice, self.latency(ticket.choice))
 
@@ -291,7 +291,7 @@ class Hunt:
             self.record.fail(trial.number, outcome.why or "", attributes=self.known(trial.latency))
             return None
         if outcome.accuracy is None or not outcome.complete:
-            self.end(trial)
+            self.end(trial, outcome.why)
             return None
         self.pace.add(self.cost(trial.architecture), outcome)
         self.succeeded = True
@@ -308,17 +308,21 @@ class Hunt:
         self.end(trial)
         return None
 
-    def end(self, trial: Running) -> None:
-        """Writes down what came of a trial's complete trainings; where there is none, it has failed."""
+    def end(self, trial: Running, why: str | None = None) -> None:
+        """Writes down what came of a trial's complete trainings; where there is none, it has failed.
+
+        One whose longer training diverged, `why` says how, would not have what others gain by going on.
+        """
         known, rung = self.known(trial.latency), len(trial.accuracies)
         if not rung:
             self.record.fail(trial.number, CUT, attributes=known)
             return
+        reached = trial.accuracies[-1].percent
         self.record.finish(
             trial.number,
-            self.extrapolated(trial.accuracies[-1].percent, rung),
+            self.extrapolated(reached, rung) if why is None else reached,
             seconds=trial.seconds,
-            attributes={RIGHT: [[each.right, each.n] for each in trial.accuracies], **known},
+            attributes={RIGHT: [[each.right, each.n] for each in trial.accuracies], WHY: why, **known},
         )
 
     def extrapolated(self, percent: float, rung: int) -> float:
@@ -418,9 +422,12 @@ def fewer_errors(percent: float, others: Sequence[tuple[float, float]]) -> float
 def nothing_succeeded(reasons: Sequence[str | None], elsewhere: int = 0) -> OutcomeError:
     """What to raise where no training did, given why they failed, and how many other processes are at."""
     told = [reason for reason in reasons if reason]
-    why = f"The last one failed: {told[-1]}" if told else "Give more seconds, or wider limits."
-    if elsewhere:
-        why = f"Other processes that share the study train {elsewhere}: wait for them, or give more trials."
+    if told:
+        why = f"The last one failed: {told[-1]}"
+    elif elsewhere:
+        why = f"Other processes that share the study are training {elsewhere} of its networks: wait for them."
+    else:
+        why = "Give more seconds, or wider limits."
     return OutcomeError(f"no training succeeded in the time given. {why}")
 
 

@@ -106,7 +106,7 @@ class OnManyTasks(Trainer):
     ) -> Outcome:
         """As every trainer, but that the seed changes nothing, and a deadline ends it between two tasks."""
         start, n = time.perf_counter(), max(1, schedule.steps // self.steps)
-        first = schedule.steps  # of the tasks' numbers: a training of three times as many begins beyond the last
+        first = schedule.steps  # the number of its first task: one of three times the steps begins beyond its last
         each = OnNumberedTask(self.space, self.tasks)
         schedule = replace(schedule, steps=min(schedule.steps, self.steps))
         right = answers = steps = done = 0

@@ -156,7 +156,8 @@ def search(
         TooFewExamplesError: Where a class has only one example.
         ShapeError: Where the task is not one of classification, or not a batch of one, or an input is not finite, or
             so large that sums are not.
-        OutcomeError: Where no training succeeded.
+        ArchitectureError: Where a proposer of your own gives what its space does not have.
+        OutcomeError: Where no training succeeded, or where what is searched for cannot be sent to other processes.
         StudyError: Where the storage cannot be used, or holds another task by this name, or this one with another seed
             and so other validation examples.
 

@@ -10,8 +10,9 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Cost
 from quickstudy.training.proportion import Share
 
-RIGHT, LATENCY, AT = "right", "latency ms", "at"
-"""Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end."""
+RIGHT, LATENCY, AT, WHY = "right", "latency ms", "at", "why"
+"""Attributes of a trial: right answers and questions after each rung, milliseconds of a prediction, its end, and why a
+longer training failed where a shorter one had not."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tried:
     latency: float
     """Milliseconds of one prediction on one thread of this machine, before training."""
     why: str | None = None
-    """Of a failure."""
+    """Of a failure; with a value, that of the training which was to be the longest."""
     fits: bool = True
     """Whether it keeps to the limits; what was tried before the limits became narrower may not."""
 
@@ -57,8 +58,9 @@ class Progress:
 def read(entry: Entry[Architecture], cost: Cost, *, fits: bool) -> Tried:
     """A trial as the study holds it."""
     shares = tuple(Share(right, n) for right, n in entry.attributes.get(RIGHT, ()))  # type: ignore[attr-defined]
-    at, latency = number(entry, AT), number(entry, LATENCY)
-    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, entry.why, fits)
+    at, latency, why = number(entry, AT), number(entry, LATENCY), entry.why or entry.attributes.get(WHY)
+    assert why is None or isinstance(why, str)
+    return Tried(entry.choice, cost, shares, entry.value, entry.seconds, at, latency, why, fits)
 
 
 def number(entry: Entry[Architecture], name: str) -> float:
