@@ -188,16 +188,15 @@ def training_of(learner: str, label: str) -> Training | None:
 
 def long_runs(seeds: Sequence[int]) -> Iterator[Unit]:
     """On the tasks of the papers, with fewer of them a step; each mode of normalisation for itself."""
-    # Pooling where the papers have strides on Omniglot, and half as many feature maps: a task costs what it does with
-    # their network, and teaches more (validation tasks after six minutes, transductive: MAML 93.4 % of 64 maps
+    # Pooling where the papers have strides on Omniglot, and half as many feature maps: about as much arithmetic a task
+    # as their network, and it teaches more (validation tasks after six minutes, transductive: MAML 93.4 % of 64 maps
     # strided, 94.7 % of 32 strided, 96.2 % of 32 pooled; MAML++ 96.1 % of 64 pooled, 97.7 % of 32).
     narrow = {"width": 32}
     # One step to train and three to answer, as the paper, whose rate of 0.4 is for transductive normalisation. Its 32
     # tasks a step are for sixty thousand steps (validation tasks after 24 seconds: 66.8 % with 32, 72.8 % with 8).
     maml = Training({"lr": 0.4, "steps": 1, "adapt_steps": 3}, tasks=8, n_query=1, lr=3e-3)
-    # One step too: it sees three times as many tasks in the time as five do, and its rates are learned. Validation
-    # tasks after six minutes: 97.7 % of one step, 96.9 % of two (32 maps); five were at 74 % after one minute, where
-    # one was at 92 %.
+    # One step too, for it sees more tasks in the time, and its rates are learned (validation tasks after six minutes,
+    # 32 maps: 97.7 % of one step, 96.9 % of two).
     plus = Training({"lr": 0.4, "steps": 1}, tasks=8, n_query=1, lr=2e-3)
     for seed in seeds:
         for shots in (1, 5):
@@ -239,7 +238,7 @@ class Scale:
     """Small pictures of noise instead of the data."""
 
     def validation(self, setting: Setting) -> int:
-        """Validation tasks: half as many where a task has four times the queries, six times where it has a few."""
+        """Validation tasks: half as many of four times the queries, six times as many of one a class."""
         return self.validation_tasks // (2 if setting.n_way > 5 else 1) * (6 if setting.n_query == 1 else 1)
 
     def shape(self, data: str) -> tuple[int, int, int]:
@@ -449,7 +448,12 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
             "A row's `iterations` and `minutes` say how long it was trained, and "
             "`complete` whether its outer rate has come down to zero."
         ),
-        settings={**common, "rows of MAML and MAML++": "their training says the network, if it is another one"},
+        settings={
+            **common,
+            "validation": f"{scale.validation_tasks} tasks (20-way: half; one query a class: six times as many); the "
+            "best weights on them are evaluated",
+            "other networks": "a row's training says them",
+        },
         folder=folder,
     )
 

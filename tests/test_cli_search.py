@@ -163,6 +163,7 @@ def test_a_network_that_is_slower_in_the_end_is_written_and_the_exit_code_says_s
         return search_data(task, **{**options, "budget": budget, "proposer": RandomSearch(), "prior": None})
 
     monkeypatch.setattr("quickstudy.cli.search.search_data", brief)
+    monkeypatch.setattr("quickstudy.search_data.export_onnx", lambda module, shape, path, *_, **__: path.touch())
     monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *_: 2000.0)  # the last measurement
     out = tmp_path / "out"
     code, told, errors = quickstudy("search", arrays / "rows.npz", "--max-latency", "1s", "--out", out)
