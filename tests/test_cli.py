@@ -671,7 +671,7 @@ def test_a_search_keeps_limits_reports_and_goes_on(quickstudy, tmp_path):
     assert code == 1
     assert "--force" in errors
     (out / "report.html").unlink()  # as if it had been cut off while it exported
-    code, told, errors = quickstudy("search", "digits", *options, "--max-memory", "1M")
+    code, told, errors = quickstudy("search", "digits", *options, "--max-memory", "1M", "--seconds", "3")
     assert code == 0, errors
     assert re.search(r"tried\s+2 architectures", told)  # those of before: the budget of trials was spent
 

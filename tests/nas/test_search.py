@@ -50,6 +50,14 @@ def run(task: Task | None = None, **options):
     return search(task or toy(), **given)
 
 
+@pytest.fixture(autouse=True)
+def one_millisecond(request, monkeypatch):
+    """Latency is measured, which takes time, only where a test is of it."""
+    if "latency" not in request.node.name:
+        monkeypatch.setattr(OnOneTask, "latency", lambda self, architecture, *, seconds=0.0: 1.0)
+        monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *args: 1.0)
+
+
 def test_a_search_gives_a_trained_network_within_limits():
     result = run(budget=replace(FEW, steps=12))
     assert LIMITS.allows(result.cost)
