@@ -272,9 +272,7 @@ def table(result: SearchResult) -> str:
     writer = csv.writer(text, lineterminator="\n")
     costs = ("parameters", "multiply_adds", "peak_memory")
     accuracies = ("accuracy %", "expected after the last rung %", "accuracy in the end %")
-    writer.writerow(
-        ["architecture", *costs, "latency ms", "in limits when tried", *accuracies, "trainings", "seconds", "failure"]
-    )
+    writer.writerow(["architecture", *costs, "latency ms", "in limits", *accuracies, "trainings", "seconds", "failure"])
     final = result.final
     for one in result.tried:
         numbers = [getattr(one.cost, cost) for cost in costs]

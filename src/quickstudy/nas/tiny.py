@@ -185,11 +185,11 @@ def grid(size: tuple[int, ...], head: str) -> tuple[int, ...]:
 
 def cell_of(architecture: Architecture) -> tuple[str, ...]:
     """Its six operations in the order of EDGES, `none` for those that lie on no way from input to output."""
-    return cell(architecture.choices[: len(EDGES)])
+    return chosen_cell(architecture.choices[: len(EDGES)])
 
 
 @cache
-def cell(chosen: tuple[tuple[str, Value], ...]) -> tuple[str, ...]:
+def chosen_cell(chosen: tuple[tuple[str, Value], ...]) -> tuple[str, ...]:
     """The same of the choices of the cell."""
     return alive(tuple(str(value) for _, value in chosen))
 

@@ -150,7 +150,6 @@ def workers(trainer: Trainer, n: int) -> Iterator[Workers]:
                 ) from error
             yield several
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in began:  # what they train is for nobody, and Python would wait for it before it ends
                 process.terminate()
             raise
