@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from torch import Generator
 
 from quickstudy.learners.catalogue import LEARNERS
 from quickstudy.training.history import History, Validation
@@ -70,6 +71,30 @@ def test_a_unit_gives_accuracy_and_the_curve_that_led_to_it(few_shot, tiny, tmp_
 def test_one_training_serves_all_settings_of_its_unit(few_shot, tiny, tmp_path):
     rows = few_shot.run_unit(unit_of(few_shot, "prototypical_network", "omniglot"), tiny, tmp_path)
     assert [row["setting"] for row in rows if row["metric"] == "accuracy %"] == ["20-way 1-shot", "5-way 1-shot"]
+
+
+def test_the_best_weights_on_validation_are_also_judged_together(few_shot, tiny, tmp_path):
+    unit = replace(unit_of(few_shot, "prototypical_network"), together=2)
+    alone, both = few_shot.run_unit(unit, replace(tiny, minutes=0.02), tmp_path)[:2]
+    assert both["method"] == "prototypical_network, best 2 weights together"
+    assert {**both, "method": alone["method"], "value": alone["value"], "ci95": alone["ci95"]} == alone
+    history = History.from_settings(few_shot.read_checkpoint(tmp_path, {})["history"])
+    assert len(history.validations) > 2
+    best = sorted(history.validations, key=lambda v: (v.score, v.step))[-2:]
+    kept = {path.name for path in tmp_path.glob("weights-*")}
+    assert kept == {f"weights-{validation.step}.safetensors" for validation in best}
+
+
+def test_what_answers_together_gives_the_mean_of_its_probabilities(few_shot, tiny):
+    unit = unit_of(few_shot, "prototypical_network")
+    members = [few_shot.build(unit, tiny) for _ in range(2)]
+    task = few_shot.episodes(tiny.data("glyphs", "test"), unit.settings[0]).sample(
+        2, generator=Generator().manual_seed(0)
+    )
+    first, second = (member.adapt(task)(task.query.x).probs for member in members)
+    assert not first.allclose(second)
+    found = few_shot.Together(members).adapt(task)(task.query.x).probs
+    assert found.allclose((first + second) / 2, atol=1e-6)
 
 
 def test_a_unit_pauses_after_its_slice_and_goes_on_where_it_was(few_shot, tiny, tmp_path):
