@@ -18,11 +18,11 @@ from quickstudy.tasks.catalogue import load_splits
 from quickstudy.training.origin import is_as_trained
 from quickstudy.training.train_prior import recalibrate
 
-OF_20 = "--n-way 20 --n-query 5 --tasks-per-step 2"
+OF_20 = "--n-way 20 --n-query 5 --tasks-per-step 1 --clip 10 --minutes 15"
 COMMANDS = {
-    "glyphs_prototypical_network": f"--learner prototypical_network {OF_20} --minutes 15",
-    "glyphs_maml": "--learner maml --set steps=5 --set lr=0.1 --n-way 5 --n-query 10 --tasks-per-step 4 --minutes 25",
-    "glyphs_fine_tune": f"--learner fine_tune --set-net width=32 {OF_20} --minutes 10",
+    "glyphs_prototypical_network": f"--learner prototypical_network --lr 0.003 {OF_20}",
+    "glyphs_maml": "--learner maml --set lr=0.1 --n-query 5 --tasks-per-step 4 --clip 10 --minutes 25",
+    "glyphs_fine_tune": f"--learner fine_tune --lr 0.002 {OF_20}",
 }
 """The options of `quickstudy train glyphs` that made each."""
 
