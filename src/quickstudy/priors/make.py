@@ -22,7 +22,7 @@ OF_20 = "--n-way 20 --n-query 5 --tasks-per-step 1 --clip 10 --minutes 15"
 COMMANDS = {
     "glyphs_prototypical_network": f"--learner prototypical_network --lr 0.003 {OF_20}",
     "glyphs_maml": "--learner maml --set lr=0.1 --n-query 5 --tasks-per-step 4 --clip 10 --minutes 25",
-    "glyphs_fine_tune": f"--learner fine_tune --lr 0.002 {OF_20}",
+    "glyphs_fine_tune": f"--learner fine_tune --set-net width=48 --lr 0.002 {OF_20}",
 }
 """The options of `quickstudy train glyphs` that made each."""
 
