@@ -1,3 +1,5 @@
+import zlib
+
 import pytest
 import torch
 from torch import Generator
@@ -8,8 +10,11 @@ from quickstudy.experience.trial import TaskDescription, Trial
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.build import Limits
 from quickstudy.nas.latency import MARGIN, PROBED, Latency, QuickEnough, inputs, line
+from quickstudy.nas.limited import Limited
+from quickstudy.nas.search import shipped_prior
 from quickstudy.nas.tiny import Tiny, cell_of
 from quickstudy.nas.trainer import Trainer
+from quickstudy.tasks.task import Examples, Task
 
 TASK = TaskDescription("a task")
 SPACE = Tiny(shape=(1, 12, 12), n_classes=3)
@@ -62,6 +67,10 @@ def test_what_is_expected_is_corrected_by_what_is_measured():
     assert error() < before
     assert [latency.expected(a) for a in more] == [latency.trainer.latency(a) for a in more]
     assert not any(within.has(a) for a in more if latency(a) > 2.6)
+    believed = [within.has(a) for a in others]
+    for architecture in members(50, seed=3):
+        latency(architecture)
+    assert [within.has(a) for a in others] == believed  # a search goes by members that stay members
 
 
 def test_nothing_is_measured_twice_and_nothing_at_all_without_a_limit():
@@ -113,7 +122,55 @@ def test_what_is_too_slow_is_told_as_tried_and_more_is_asked_for_at_a_time():
     known = len(inner.told[0])
     assert [len(told) - known for told in inner.told] == [0, 1, 3, 7]
     assert known <= PROBED
-    assert QuickEnough(InOrder(slow), latency).propose(TASK, [], within, generator=Generator()) == []
+
+
+@pytest.mark.parametrize("times", [1.05, 1.3, 1.6, 3.0])
+def test_within_any_limit_that_some_network_keeps_to_what_was_learned_finds_one_that_does(times):
+    class Line(Clock):
+        """Nearly a line, so that most of what is expected is right."""
+
+        def latency(self, architecture, *, seconds=0.02):
+            self.asked.append(architecture)
+            weights = (0.05, 0.01, 0.01, 0.01, 0.01, 0.05, 0.1)
+            return sum(w * x for w, x in zip(weights, inputs(SPACE, architecture))) * (
+                1 + 0.1 * (hash_of(architecture))
+            )
+
+    def hash_of(architecture):
+        return zlib.crc32(str(architecture).encode()) % 7 / 7
+
+    y = torch.arange(30) % 3
+    task = Task(Examples(torch.rand(1, 30, 1, 12, 12), y[None]), Examples(torch.rand(1, 3, 1, 12, 12), y[None, :3]), 3)
+    prior, clock, trials = shipped_prior(), Line(), []
+    fastest = min(clock.latency(start) for start in Limits().within(SPACE).starts)
+    latency = Latency(clock, times * fastest / MARGIN)
+    within = latency.within(Limits().within(SPACE), seed=0)
+    proposer, description = QuickEnough(prior.proposer(), latency), prior.describe(task, "rows")
+    for i in range(4):
+        found = proposer.propose(description, trials, within, generator=Generator().manual_seed(i))
+        trials += [Trial(one, 50.0 + i) for one in found]
+    assert trials
+    assert all(clock.latency(trial.choice) <= times * fastest for trial in trials)
+    assert len(trials) == 4 or times == 1.05
+
+
+def test_where_all_that_is_proposed_is_too_slow_what_was_measured_and_is_not_takes_its_place():
+    _, latency, within = opened(1.6 / MARGIN)
+    slow = [a for a in members(100, seed=3) if latency.trainer.latency(a) > 1.6][:7]
+    proposer = QuickEnough(InOrder(slow), latency)
+    found = proposer.propose(TASK, [], within, n=2, generator=Generator())
+    assert found == [one for one in within.starts if one in latency.measured][:2]
+    known = [Trial(one, 1.0) for one in latency.measured]
+    assert proposer.propose(TASK, known, within, generator=Generator()) == []
+
+
+def test_a_start_that_turned_out_too_slow_is_drawn_from_no_more():
+    bad = set()
+    whole = Limits().within(SPACE)
+    first, second, *_ = whole.starts
+    limited = Limited(SPACE, lambda a: a in {first, second} - bad, [first, second])
+    bad.add(second)
+    assert {limited.sample(generator=Generator().manual_seed(i)) for i in range(8)} == {first}
 
 
 def test_where_time_is_up_nothing_is_proposed():

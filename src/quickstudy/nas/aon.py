@@ -303,7 +303,7 @@ def improve(
     space = landscape.space
     past, values = outcomes(landscape, trials)
     of_cost = torch.zeros(landscape.costs.shape[1]) if weights is None else weights
-    members = landscape.sample
+    members = landscape.sample[[space.has(landscape.architectures[i]) for i in landscape.sample.tolist()]]
     promise = landscape.mean[members] - landscape.costs[members] @ of_cost
     began = [members[promise.argsort(descending=True, stable=True)[:starts]]]
     if len(past):

@@ -75,7 +75,8 @@ class Landscape:
         at = self.sample = self.numbers(list(dict.fromkeys(sample)))
         """Numbers of some random members, without repetition."""
         if costs is not None:
-            self._centre, self._spread = self.costs[at].mean(0), self.costs[at].std(0).clamp_min(1e-6)
+            spread = self.costs[at].std(0, correction=min(1, len(at) - 1))  # of a single member, none
+            self._centre, self._spread = self.costs[at].mean(0), spread.clamp_min(1e-6)
             self._columns["costs"] = (self._columns["costs"] - self._centre) / self._spread
         squared = torch.cdist(self.features[at], self.features[at]).square()
         self.distance = float(squared.sum() / max(1, len(at) * (len(at) - 1))) ** 0.5 or 1.0

@@ -41,6 +41,7 @@ class Latency:
     def __init__(self, trainer: Trainer, limit: float | None = None) -> None:
         self.trainer, self.limit = trainer, limit
         self.measured = dict[Architecture, float]()
+        self._believed = dict[Architecture, bool]()
         self._weights: Tensor | None = None
 
     def __call__(self, architecture: Architecture) -> float:
@@ -62,13 +63,23 @@ class Latency:
         """Whether that much is within the limit, less what the clock may err."""
         return self.limit is None or milliseconds <= MARGIN * self.limit
 
+    def keeps(self, architecture: Architecture) -> bool:
+        """Whether a member is within the limit: as measured, else as expected when first asked, for a search goes by
+        members that stay members.
+        """
+        if architecture in self.measured:
+            return self.quick(self.measured[architecture])
+        if architecture not in self._believed:
+            self._believed[architecture] = self.quick(self.expected(architecture))
+        return self._believed[architecture]
+
     @property
     def too_slow(self) -> list[Architecture]:
         """What was measured and is not within the limit."""
         return [one for one, found in self.measured.items() if not self.quick(found)]
 
     def within(self, space: Limited, *, seed: int) -> Limited:
-        """The members that are expected to keep to the limit, as it is told by all that has been measured by then.
+        """The members that are expected to keep to the limit; those that were measured and do are its first starts.
 
         Raises:
             NothingFitsError: Where none of the first ones that are measured does, the cheapest among them.
@@ -86,14 +97,15 @@ class Latency:
                 "that were measured on this machine, among them the one with the fewest multiply-adds, the fastest "
                 f"takes {min(self.measured.values()):.2g} ms. Raise the limit."
             )
-        quick = [start for start in space.starts if start not in kept and self.quick(self.expected(start))]
-        return Limited(space, lambda a: self.quick(self.expected(a)), [*kept, *quick])
+        quick = [start for start in space.starts if start not in kept and self.keeps(start)]
+        return Limited(space, self.keeps, [*kept, *quick])
 
 
 class QuickEnough(Proposer[Architecture, Space]):
     """Proposes what another proposer does, once a measurement has shown that it keeps to the limit of latency.
 
-    What does not is no trial, for its outcome is not known; to the other it is one that is pending.
+    What does not is no trial, for its outcome is not known; to the other it is one that is pending. Where all that the
+    other proposes is too slow, those starts of the space take its place that were measured and are not.
 
     Args:
         proposer: The other.
@@ -118,11 +130,13 @@ class QuickEnough(Proposer[Architecture, Space]):
         """`n` that are within the limit, fewer where time is up or nothing is left."""
         found, asked, known = list[Architecture](), n, {trial.choice for trial in trials}
         slow = [one for one in self.latency.too_slow if one not in known]
+        measured = [one for one in getattr(space, "starts", ()) if one in self.latency.measured]
         while len(found) < n and not self.until():
             pending = [Trial[Architecture](one, None, pending=True) for one in (*slow, *found)]
             proposed = self.proposer.propose(task, [*trials, *pending], space, n=asked, generator=generator)
             if not proposed:
-                break
+                left = [one for one in measured if one not in {*known, *found, *slow}]
+                return found + left[: n - len(found)]
             for one in proposed:
                 if len(found) == n or self.until():
                     break

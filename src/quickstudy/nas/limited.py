@@ -24,7 +24,7 @@ class Limited(Space):
     Args:
         space: The whole; limits on what has limits are one space with both.
         allowed: Whether a member keeps to the limits.
-        starts: Some members that do, the more different the better.
+        starts: Some members that do, the more different the better; the first must go on doing so.
 
     Raises:
         NothingFitsError: Where there is no start, or the first is not allowed.
@@ -79,7 +79,10 @@ class Limited(Space):
             found = self.space.sample(generator=generator)
             if self.allowed(found):
                 return found
-        values = dict(self.starts[draw(len(self.starts), generator)].choices)
+        start = self.starts[draw(len(self.starts), generator)]
+        while not self.allowed(start):  # measured since, and too slow
+            start = self.starts[draw(len(self.starts), generator)]
+        values = dict(start.choices)
         for i in torch.randperm(len(found.choices), generator=generator).tolist():
             name, value = found.choices[i]
             other = Architecture(self.id, tuple({**values, name: value}.items()))
