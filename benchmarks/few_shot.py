@@ -504,6 +504,8 @@ def open_result(which: Which, scale: Scale, folder: Path) -> Result:
         ),
         settings={
             **common,
+            "test": f"{scale.test_tasks} tasks of {QUERIES} queries a class, transductive of one; the same ones for "
+            "all learners of a setting",
             "validation": f"{scale.validation_tasks} tasks (20-way: half; one query a class: six times as many); the "
             "best weights on them are evaluated",
             "other networks": "a row's training says them",

@@ -467,7 +467,8 @@ def open_result(arguments: argparse.Namespace, size: Size, folder: Path) -> Resu
             "Times are medians over rounds in which the methods take turns in one process; peak memory is beyond "
             "imports and data, in a process of its own. The floor is the floating-point work of convolutions and last "
             "layer over the rate of a matrix product in the same run. The peers' network is the usual one; *our "
-            "network* has max-pooling before ReLU, which is equal, and `channels_last`, and is not counted as a peer."
+            "network* has its first block as a matrix product on patches, whose moments come from the patches' "
+            "covariance, and pools before ReLU, which is equal; it is not counted as a peer."
         ),
         settings={
             "tasks": size.tasks,

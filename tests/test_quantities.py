@@ -24,6 +24,10 @@ from quickstudy.quantities import read_amount, read_memory, read_milliseconds
         (read_milliseconds, "2ms", 2.0),
         (read_milliseconds, "2", 2.0),
         (read_milliseconds, "500us", 0.5),
+        (read_milliseconds, "500\u00b5s", 0.5),
+        (read_milliseconds, "500\u03bcs", 0.5),
+        (read_amount, "2.01k", 2010),
+        (read_amount, "1.001M", 1_001_000),
         (read_milliseconds, "0.01s", 10.0),
     ],
 )

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             forget_abandoned(path)
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
             begun[path] = Path(name)
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "wb") as file, naming(path):
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -77,6 +77,15 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         for left in begun.values():
             left.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk says of which file it is."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def forget_abandoned(path: Path) -> None:

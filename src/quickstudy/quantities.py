@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TypeVar
 
 from quickstudy.errors import QuantityError
@@ -9,7 +10,7 @@ from quickstudy.errors import QuantityError
 Unit = TypeVar("Unit", int, float)
 THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
 BYTES = {"": 1, "k": 1024, "m": 1024**2}
-MILLISECONDS = {"": 1.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "s": 1000.0}
+MILLISECONDS = {"": 1.0, "ms": 1.0, "us": 0.001, "\u00b5s": 0.001, "\u03bcs": 0.001, "s": 1000.0}
 
 
 def read_amount(text: str) -> int:
@@ -36,7 +37,7 @@ def read_milliseconds(text: str) -> float:
     value, unit = measure(text, MILLISECONDS, "a time such as 2ms, 500us or 0.01s")
     if value <= 0:
         raise QuantityError(f"{text!r} is not above 0; give a time such as 2ms.")
-    return value * unit
+    return float(value) * unit
 
 
 def whole(text: str, units: Mapping[str, int], wanted: str) -> int:
@@ -47,10 +48,23 @@ def whole(text: str, units: Mapping[str, int], wanted: str) -> int:
     return int(value * unit)
 
 
-def measure(text: str, units: Mapping[str, Unit], wanted: str) -> tuple[float, Unit]:
+def measure(text: str, units: Mapping[str, Unit], wanted: str) -> tuple[Decimal, Unit]:
     """A number and what its unit stands for."""
-    found = re.fullmatch(r"\s*(\d{1,3}(?:[_,]\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text.lower())
+    found = re.fullmatch(
+        r"\s*(\d{1,3}(?:[_,]\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)\s*([a-z\u00b5\u03bc]*)\s*", text.lower()
+    )
     if found is None or found[2] not in units:
         comma = " A comma stands between thousands, a point before decimals." if "," in text else ""
         raise QuantityError(f"{text!r} is not {wanted}.{comma}")
-    return float(re.sub("[_,]", "", found[1])), units[found[2]]
+    return Decimal(re.sub("[_,]", "", found[1])), units[found[2]]
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    Example:
+        >>> from quickstudy.quantities import plural
+        >>> plural(1, "picture"), plural(1200, "picture"), plural(2, "class", "classes")
+        ('1 picture', '1,200 pictures', '2 classes')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

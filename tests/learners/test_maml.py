@@ -158,3 +158,12 @@ def test_masked_examples_that_are_no_numbers_change_no_step_and_no_familiarity()
     for one, other in zip(maml.adapt_stepwise(clear, 2), maml.adapt_stepwise(masked, 2)):
         torch.testing.assert_close(one(query.x).probs, other(query.x).probs)
     torch.testing.assert_close(familiarity(maml, clear)(query.x), familiarity(maml, masked)(query.x))
+
+
+def test_the_embedding_of_a_network_that_uses_a_layer_twice_is_what_its_last_layer_is_given():
+    activation = nn.Tanh()
+    net = nn.Sequential(nn.Linear(6, 5), activation, nn.Linear(5, 4), activation, nn.Linear(4, 3)).double()
+    task = tasks_of()
+    embed = MAML(net).embedding(task)
+    assert embed is not None
+    torch.testing.assert_close(embed(task.query.x), net[:-1](task.query.x))

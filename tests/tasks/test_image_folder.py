@@ -87,6 +87,16 @@ def test_bad_files_can_be_skipped_and_are_logged(tmp_path, caplog):
     assert "2.png" in caplog.text
 
 
+def test_blank_pictures_are_counted_and_one_is_named(tmp_path, caplog):
+    put(tmp_path, "a/1.png", "b/1.png")
+    picture = Image.new("L", (12, 12), 255)
+    picture.paste(0, (0, 0, 6, 12))
+    picture.save(tmp_path / "a" / "2.png")
+    image_folder(tmp_path, encoder=ENCODER)
+    assert "blank, all of one level as they are read: 2 of 3 pictures, as" in caplog.text
+    assert "1.png" in caplog.text
+
+
 def test_a_class_of_bad_files_only_is_no_class_even_when_they_are_skipped(tmp_path):
     put(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "b" / "1.png").write_bytes(b"")

@@ -135,6 +135,21 @@ def test_classes_are_learned_from_in_colour_where_there_is_some(tmp_path):
     assert encoder_for_classes(red, size=20, colour=False, resize="crop") == PictureEncoder(size=20, resize="crop")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_photographs_keep_their_levels_and_drawings_become_ink(tmp_path, dtype):
+    random = np.random.default_rng(0)
+    for part, make in (("photos", lambda: random.integers(0, 200, (8, 8))), ("drawings", lambda: np.full((8, 8), 200))):
+        for name in ("ant", "bee"):
+            (tmp_path / part / name).mkdir(parents=True)
+            levels = np.kron(make(), np.ones((5, 5))).astype(dtype)
+            levels[18:22, 10:30] = 10
+            Image.fromarray(levels * dtype(20 if dtype == np.uint16 else 1)).save(tmp_path / part / name / "a.png")
+    assert encoder_for_classes(tmp_path / "photos") == PictureEncoder(ink=False)
+    assert encoder_for_classes(tmp_path / "drawings") == PictureEncoder(ink=True)
+    assert encoder_for_classes(tmp_path / "photos", ink=True).ink
+    assert not encoder_for_classes(tmp_path / "drawings", ink=False).ink
+
+
 def test_a_size_that_was_asked_for_is_taken_and_one_without_meaning_refused(tmp_path):
     root = folder_of(tmp_path / "mine")
     assert load_task(root, size=48).shape == (1, 48, 48)

@@ -70,6 +70,14 @@ def test_a_sixteen_bit_file_keeps_its_levels(tmp_path):
     assert (PictureEncoder(size=4, ink=False).read(tmp_path / "grey.png") == 128).all()
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_camera_of_fewer_bits_than_its_file_reads_as_one_of_eight(tmp_path, bits, kind):
+    drawing = np.asarray(sheet("L", 255, 0), dtype=np.float64) / 255
+    Image.fromarray((drawing * (2**bits - 1)).astype(kind)).save(tmp_path / "a.tiff")
+    assert (PictureEncoder(size=12).read(tmp_path / "a.tiff").int() - REFERENCE.int()).abs().max() <= 3
+
+
 def test_levels_stay_as_they_are_where_the_picture_is_no_ink():
     assert encoded(sheet("L", 200, 60), ink=False)[0, 0].eq(200).all()
 

@@ -13,6 +13,7 @@ from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, 
 from quickstudy.nas.across_files import CSV, JSON, save_across
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
+from quickstudy.quantities import plural
 from quickstudy.search_data import STUDIES, too_slow
 from quickstudy.tasks.catalogue import SOURCES, load_splits
 from quickstudy.tasks.encoder_for import encoder_for_classes
@@ -129,7 +130,7 @@ def table(result: AcrossResult) -> Table:
     rows.add_row("multiply-adds", *(f"{one.cost.multiply_adds:,}" for one in found.values()), "")
     rows.add_row("activations", *(f"{one.cost.peak_memory:,} bytes" for one in found.values()), "")
     rows.add_row("latency", *(f"{one.latency:.3g} ms" for one in found.values()), "")
-    rows.add_row("tried", f"{len(result.tried)} architectures", *[""] * len(found))
+    rows.add_row("tried", plural(len(result.tried), "architecture"), *[""] * len(found))
     return rows
 
 

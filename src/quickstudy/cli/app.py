@@ -1,5 +1,6 @@
 """The application: its commands, and what becomes of an error."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -56,7 +57,9 @@ def main() -> None:
         fail(str(error), 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{error.strerror or error}. What was saved before is intact.", 1)
+        again = " and go on with --resume" if sys.argv[1:2] == ["train"] else " and try again"
+        remedy = f" Make room{again}." if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)) else ""
+        fail(f"{where}{error.strerror or error}. What was saved before is intact.{remedy}", 1)
     except Exception as error:
         if is_out_of_memory(error):
             said = " ".join(str(error).split())[:200]

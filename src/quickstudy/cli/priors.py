@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from quickstudy.cli.terminal import note
 from quickstudy.errors import DataNotFoundError
 from quickstudy.experience.proposer import Proposer
 from quickstudy.learners.prior import Prior, load
@@ -16,6 +17,8 @@ from quickstudy.training.checkpoint import CHECKPOINT
 def find_prior(name: str) -> Prior:
     """A prior in a folder, or one of those that come with quickstudy."""
     if name in shipped_names():
+        if Path(name).is_dir():
+            note(f"{name} is the prior that comes with quickstudy; for the folder of that name, write ./{name}")
         return load(shipped(name))
     if not Path(name).exists():
         raise DataNotFoundError(

@@ -17,6 +17,7 @@ from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
 from quickstudy.nas.search import SearchResult
 from quickstudy.nas.workers import cores
+from quickstudy.quantities import plural
 from quickstudy.search_data import NETWORK, ONNX, REPORT, TABLE, search_data, too_slow
 from quickstudy.tasks.catalogue import SOURCES as TASK_SOURCES
 from quickstudy.tasks.load_task import load_task
@@ -206,4 +207,4 @@ def tried(result: SearchResult) -> str:
     within = [one for one in result.tried if one.fits]
     failed = sum(one.value is None for one in within)
     more = [f"{failed} failed"] * (failed > 0) + [f"{result.too_slow} more were too slow"] * (result.too_slow > 0)
-    return ", ".join([f"{len(within) - failed} architectures", *more]) + f", in {result.seconds:.0f} s"
+    return ", ".join([plural(len(within) - failed, "architecture"), *more]) + f", in {result.seconds:.0f} s"

@@ -80,6 +80,14 @@ def train(
         bool | None,
         typer.Option("--colour/--grey", help="Read your own pictures so; by default in colour where one has some."),
     ] = None,
+    ink: Annotated[
+        bool | None,
+        typer.Option(
+            "--ink/--levels",
+            help="Read grey pictures as ink on paper, which becomes black, or keep their levels; by default as ink "
+            "where most of them is paper.",
+        ),
+    ] = None,
     resize: Annotated[
         Resize, typer.Option(help="How they become squares: whole with a margin, their middle, or out of proportion.")
     ] = Resize.pad,
@@ -107,11 +115,16 @@ def train(
     """
     refuse_to_replace(out, resume=resume, source=None if source in SOURCES else Path(source))
     chosen, chosen_net = parse_settings(settings), parse_settings(net_settings)
-    own = None if source in SOURCES else encoder_for_classes(source, size=size, colour=colour, resize=resize.value)
+    own = (
+        None
+        if source in SOURCES
+        else encoder_for_classes(source, size=size, colour=colour, resize=resize.value, ink=ink)
+    )
     with bar(f"loading {escape(source)}") as update:
         splits = load_splits(source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=update)
     if own is not None:
-        how = "in colour" if own.channels == 3 else "as grey ink on paper (--colour reads them in colour)"
+        grey = "as grey ink on paper (--levels keeps grey as it is" if own.ink else "in grey (--ink takes out its paper"
+        how = "in colour" if own.channels == 3 else f"{grey}, --colour reads colour)"
         console.print(f"pictures are read {how}, {own.size} x {own.size}", soft_wrap=True)
     if source in SOURCES and Path(source).is_dir():
         note(f"{source} is the data set; for the folder of that name, write ./{source}")

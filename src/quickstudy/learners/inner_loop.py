@@ -335,7 +335,7 @@ def all_but_the_last_layer(net: nn.Module) -> nn.Sequential | None:
     """A sequence without its last layer, where that is linear and not the only one."""
     if not isinstance(net, nn.Sequential) or len(net) < 2 or not isinstance(net[-1], nn.Linear):
         return None
-    return nn.Sequential(OrderedDict(list(net.named_children())[:-1]))
+    return nn.Sequential(OrderedDict(list(net._modules.items())[:-1]))  # named_children skips what stands there twice
 
 
 def loss_scale(x: Tensor) -> float:

@@ -7,6 +7,7 @@ from html import escape
 from quickstudy.nas.architecture import INPUT, OUTPUT, Graph, Node
 from quickstudy.nas.layout import layered
 from quickstudy.nas.tiny import halved
+from quickstudy.quantities import plural
 
 WORDS = {
     INPUT: ("input", "end"),
@@ -232,11 +233,6 @@ def extent(node: Node, shape: tuple[int, ...] | None) -> str:
     while max(size) > node.size:
         size = halved(size)
     return plural(size[0], "step") if len(size) == 1 else f"{size[0]}×{size[1]}"
-
-
-def plural(n: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def box_width(label: str) -> float:

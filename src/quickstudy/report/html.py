@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from quickstudy.errors import MissingExtraError
+from quickstudy.quantities import plural
 from quickstudy.report.plots import Bar, Dot, Point, bars, columns, dots, line
 from quickstudy.report.png import data_url
 from quickstudy.report.search_plots import curve, history, pareto
@@ -87,17 +88,6 @@ def in_words(seconds: float) -> str:
     if seconds < 119.5:
         return plural(max(1, round(seconds)), "second")
     return plural(minutes, "minute") + (f" and {plural(rest, 'second')}" if rest else "")
-
-
-def plural(n: int, one: str, many: str = "") -> str:
-    """A number with its noun.
-
-    Example:
-        >>> from quickstudy.report.html import plural
-        >>> plural(1, "picture"), plural(1200, "picture"), plural(2, "class", "classes")
-        ('1 picture', '1,200 pictures', '2 classes')
-    """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def _environment() -> "Environment":

@@ -3,12 +3,12 @@
 import warnings
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from quickstudy.errors import DataError
-from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder, pillow, readable_formats
+from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder, border_of, eight_bits, pillow, readable_formats
 
 LARGEST = 32
 """The side of a picture, in pixels, that is chosen at most."""
@@ -18,6 +18,18 @@ DRAWN = 28
 """The side of grey pictures for meta-training, as in the field's data sets of characters."""
 _LOOKED_AT = 200  # pictures whose size and colour are looked at
 _COLOURED = 24  # levels of 255 by which the channels of a pixel differ where a picture has colour
+_BLANK = 24  # levels of 255 by which a pixel of plain paper differs from the border's median, at most
+
+
+class Look(NamedTuple):
+    """What a picture is like."""
+
+    longer: int
+    """Its longer side, in pixels."""
+    colour: bool
+    """Whether it has some."""
+    paper: bool
+    """Whether most of it is as bright as its border, as a drawing is."""
 
 
 def encoder_for(folder: Path | str, *, size: int | None = None) -> PictureEncoder:
@@ -37,8 +49,8 @@ def encoder_for(folder: Path | str, *, size: int | None = None) -> PictureEncode
     if size is not None and size < 4:
         raise DataError(f"size={size} leaves nothing to see: pictures are at least 4 pixels wide and high.")
     seen = look(Path(folder))
-    side = int(median(longer for longer, _ in seen)) if seen else LARGEST
-    colour = any(coloured for _, coloured in seen)
+    side = int(median(one.longer for one in seen)) if seen else LARGEST
+    colour = any(one.colour for one in seen)
     return PictureEncoder(
         size=min(max(side, SMALLEST), LARGEST) if size is None else size, channels=3 if colour else 1, ink=False
     )
@@ -50,23 +62,28 @@ def encoder_for_classes(
     size: int | None = None,
     colour: bool | None = None,
     resize: Literal["pad", "crop", "squash"] = "pad",
+    ink: bool | None = None,
 ) -> PictureEncoder:
-    """For meta-training: in RGB where one of up to 200 pictures has colour, else as grey ink on paper.
+    """For meta-training: in RGB where one of up to 200 pictures has colour, else in grey.
+
+    Grey pictures are read as ink on paper where most of them are mostly paper, as drawings are, else with their levels.
 
     Args:
         folder: With a subfolder a class.
         size: The side, in pixels; by default 32 in colour and 28 in grey.
         colour: Whether there is colour, instead of looking.
         resize: As of `PictureEncoder`.
+        ink: Whether grey pictures are ink on paper, instead of looking.
     """
-    if colour is None:
-        colour = any(coloured for _, coloured in look(Path(folder)))
+    seen = look(Path(folder)) if colour is None or (ink is None and not colour) else []
+    colour = any(one.colour for one in seen) if colour is None else colour
+    ink = 2 * sum(one.paper for one in seen) >= len(seen) if ink is None else ink
     side = (LARGEST if colour else DRAWN) if size is None else size
-    return PictureEncoder(size=side, channels=3 if colour else 1, resize=resize, ink=not colour)
+    return PictureEncoder(size=side, channels=3 if colour else 1, resize=resize, ink=ink and not colour)
 
 
-def look(folder: Path) -> list[tuple[int, bool]]:
-    """Of up to 200 pictures, evenly over a folder, the longer side and whether it has colour."""
+def look(folder: Path) -> list[Look]:
+    """What up to 200 pictures are like, evenly over a folder."""
     files = pictures_below(folder)
     files = files[:: max(1, -(-len(files) // _LOOKED_AT))]
     return [seen for seen in map(look_at, files) if seen is not None]
@@ -82,15 +99,18 @@ def pictures_below(folder: Path) -> list[Path]:
     )
 
 
-def look_at(file: Path) -> tuple[int, bool] | None:
-    """The longer side of a picture and whether it has colour; None where it cannot be read."""
+def look_at(file: Path) -> Look | None:
+    """What a picture is like; None where it cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), pillow().open(file, formats=readable_formats()) as image:
             longer = max(image.size)
-            if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"):
-                return longer, False
-            image.draft("RGB", (64, 64))
-            small = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
+            grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
+            image.draft(None, (64, 64))
+            whole = eight_bits(image, "RGB")
+            small = np.asarray(whole.resize((32, 32)), dtype=np.int16)
+            levels = np.asarray(whole.convert("L").resize((32, 32)), dtype=np.int16)
     except Exception:  # what is wrong with it is said where it is read
         return None
-    return longer, bool((np.ptp(small, axis=2) > _COLOURED).mean() > 0.005)
+    paper = np.abs(levels - np.median(border_of(levels))) <= _BLANK
+    colour = not grey and (np.ptp(small, axis=2) > _COLOURED).mean() > 0.005
+    return Look(longer, bool(colour), bool(paper.mean() >= 0.5))

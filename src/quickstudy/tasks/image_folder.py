@@ -171,4 +171,9 @@ def _read(
         )
     for reason in bad:
         logger.warning("left out: %s", reason)
-    return kept, x[: len(kept)].clone() if bad else x
+    x = x[: len(kept)].clone() if bad else x
+    flat = x.flatten(1)
+    if blank := (flat == flat[:, :1]).all(1).nonzero()[:, 0].tolist():
+        first = files[kept[blank[0]]]
+        logger.warning("blank, all of one level as they are read: %d of %d pictures, as %s", len(blank), len(x), first)
+    return kept, x

@@ -38,6 +38,7 @@ SUFFIXES = {
 }
 """The files that are taken for pictures. Formats that start another program (EPS) are not among them."""
 
+_TOPS = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # of levels that are not of 8 bits
 _LEAST_CONTRAST = 16  # levels of 255: what differs by less from the paper stays faint
 
 
@@ -46,8 +47,9 @@ class PictureEncoder:
     """Reads a picture of any size and mode as uint8 `(channels, size, size)`.
 
     In this order: of an animation the first frame; turned upright as its EXIF data say; 16-bit and floating
-    levels to 8 bits; transparency laid over white; grey (luminance) or RGB; resized by `resize` with an
-    antialiasing filter; and, where it is `ink`, brought to white ink on black.
+    levels to 8 bits, white being the least of 1 (floating), 255, 1023, 4095, 16383 and 65535 that none exceeds, for
+    cameras of 10 to 14 bits write files of 16; transparency laid over white; grey (luminance) or RGB; resized by
+    `resize` with an antialiasing filter; and, where it is `ink`, brought to white ink on black.
 
     Raises:
         DataError: Where a setting has no meaning.
@@ -113,8 +115,8 @@ class PictureEncoder:
         from PIL import ImageOps
 
         image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image, "L" if self.channels == 1 else "RGB")
-        border = _border(np.asarray(image))  # (channels,) or ()
+        image = eight_bits(image, "L" if self.channels == 1 else "RGB")
+        border = border_of(np.asarray(image))  # (channels,) or ()
         paper = np.atleast_1d(np.median(border, axis=0))
         square = self._square(image, tuple(int(level) for level in paper))
         levels = np.array(square, dtype=np.uint8).reshape(self.size, self.size, self.channels)
@@ -191,15 +193,14 @@ def _reason(source: Path | str | BinaryIO, error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _eight_bits(image: "Image.Image", mode: str) -> "Image.Image":
+def eight_bits(image: "Image.Image", mode: str) -> "Image.Image":
     """The picture over white, as 8-bit grey or RGB."""
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, dtype=np.float64)
         if not np.isfinite(levels).all():
             raise DataError("it holds NaN or infinity")
-        top = next((top for top in (1, 255, 65535) if levels.max() <= top), levels.max())
-        if not image.mode.startswith("F"):
-            top = max(top, 65535 if image.mode.startswith("I;16") else 255)
+        whole = image.mode.startswith("I")
+        top = next((top for top in _TOPS if levels.max() <= top and not (whole and top == 1)), levels.max())
         image = pillow().fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -207,7 +208,7 @@ def _eight_bits(image: "Image.Image", mode: str) -> "Image.Image":
     return image.convert(mode)
 
 
-def _border(levels: np.ndarray) -> np.ndarray:
+def border_of(levels: np.ndarray) -> np.ndarray:
     """The outermost pixels, `(pixels,)` or `(pixels, channels)`."""
     return np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
 

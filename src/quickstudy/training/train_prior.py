@@ -23,6 +23,9 @@ from quickstudy.training.unknown import calibrate, to_settings
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+MOST_QUERIES = 15
+"""A class, where nobody said how many."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -134,6 +137,8 @@ def train_prior(
             raise TooFewExamplesError(f"the classes that are set aside for the test are too few: {error}") from None
     chosen = dict(options or {})
     if learner == "fine_tune":
+        if "n_classes" in chosen:
+            raise ShapeError("n_classes is no option of this training: it is the number of classes to train on.")
         chosen["n_classes"] = splits.train.n_classes
     recipe = Recipe(learner, net, tuple(splits.train.x.shape[1:]), plan.n_way, chosen, dict(net_options or {}))
     torch.manual_seed(plan.seed)
@@ -145,6 +150,9 @@ def train_prior(
         f"{learner.replace('_', ' ')}, {sum(p.numel() for p in model.parameters()):,} parameters; "
         f"{splits.train.n_classes} classes to train on, {splits.validation.n_classes} to validate on; {fabric.device}"
     )
+    if plan.n_query is None and n_query < MOST_QUERIES:
+        poorest = min((int(n), name) for part in (splits.train, splits.validation) for n, name in counted(part))
+        say(f"query pictures a class: {n_query}, for {poorest[1]!r} has {poorest[0]} pictures in all")
     history = meta_train(
         model,
         episodes(splits.train.to(fabric.device)),
@@ -258,7 +266,12 @@ def refuse_as_folder(out: Path, source: Path | None = None) -> None:
 
 def most_queries(n_shot: int, *parts: LabelledSet) -> int:
     """Query examples a class where nobody said how many: 15, or what the poorest class leaves."""
-    return max(1, min(15, *(int(part.counts().min()) - n_shot for part in parts)))
+    return max(1, min(MOST_QUERIES, *(int(part.counts().min()) - n_shot for part in parts)))
+
+
+def counted(part: LabelledSet) -> list[tuple[int, str]]:
+    """How many examples each class has, and its name."""
+    return list(zip(part.counts().tolist(), part.class_names, strict=True))
 
 
 def build(recipe: Recipe) -> Learner:
