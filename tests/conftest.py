@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quickstudy.nas.budget import Budget
 from quickstudy.training.unknown import calibrate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -36,6 +37,22 @@ def few_queries():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
         yield
+
+
+@pytest.fixture(scope="module")
+def without_export():
+    """ONNX files are empty: an export takes a second or two, and is tested where it is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quickstudy.search_data.export_onnx", lambda module, shape, path, *_, **__: path.touch())
+        yield
+
+
+@pytest.fixture
+def by_trials(monkeypatch):
+    """Searches of the command line are as short as their trials, whatever the clock says."""
+    monkeypatch.setattr(
+        "quickstudy.cli.search.Budget", lambda seconds, **options: Budget(seconds=None, steps=2, **options)
+    )
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from quickstudy.nas.own_studies import Check
 from quickstudy.nas.search_prior import load_search_prior
 from quickstudy.search_data import search_data
 
+pytestmark = pytest.mark.usefixtures("without_export")
+
 
 @pytest.fixture
 def quickstudy(monkeypatch, capsys):
@@ -77,9 +79,9 @@ BRIEF = ("--seconds", "3", "--workers", "1")
 OF_2 = ("--n-way", "2", "--n-shot", "3", "--n-query", "4")
 
 
-def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy, classes, tmp_path):
+def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy, classes, tmp_path, by_trials):
     out = tmp_path / "out"
-    limits = ("--max-params", "2k", "--seconds", "15", "--trials", "2", "--tasks", "5", "--workers", "1")
+    limits = ("--max-params", "2k", "--trials", "2", "--tasks", "5", "--workers", "1")
     arguments = ("search", "--across", classes, *OF_2, *limits, "--size", "16", "--out", out)
     code, told, errors = quickstudy(*arguments, "--prior", "none")
     assert code == 0, errors
@@ -117,7 +119,7 @@ def test_what_makes_no_search_is_told(quickstudy, tmp_path, arguments, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path):
+def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quickstudy, arrays, tmp_path, by_trials):
     for name in ("rows", "more"):
         tiny_search(arrays / f"{name}.npz", tmp_path / "studies.db")
     out = tmp_path / "prior"
@@ -136,8 +138,6 @@ def test_own_searches_are_learned_from_and_what_is_learned_is_searched_with(quic
         arrays / "rows.npz",
         "--trials",
         "1",
-        "--seconds",
-        "4",
         "--workers",
         "1",
         "--prior",
@@ -163,7 +163,6 @@ def test_a_network_that_is_slower_in_the_end_is_written_and_the_exit_code_says_s
         return search_data(task, **{**options, "budget": budget, "proposer": RandomSearch(), "prior": None})
 
     monkeypatch.setattr("quickstudy.cli.search.search_data", brief)
-    monkeypatch.setattr("quickstudy.search_data.export_onnx", lambda module, shape, path, *_, **__: path.touch())
     monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *_: 2000.0)  # the last measurement
     out = tmp_path / "out"
     code, told, errors = quickstudy("search", arrays / "rows.npz", "--max-latency", "1s", "--out", out)

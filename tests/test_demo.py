@@ -23,6 +23,8 @@ def pictures(seed: int) -> LabelledSet:
     return LabelledSet(x.to(torch.uint8), y, names, tuple(f"alphabet {seed}" for _ in names))
 
 
+pytestmark = pytest.mark.usefixtures("without_export")
+
 SPLITS = Splits(pictures(0), pictures(1), pictures(2), PictureEncoder(size=16))
 
 
@@ -99,7 +101,7 @@ def test_the_demonstration_runs_without_shipped_priors_from_the_command_line(tmp
 FIRST = DemoReport(
     "a learner", "live", 1.0, "20 characters", "20 others", (Score("live", "5-way 1-shot", 90.0, 1.0, 4),), {}
 )
-QUICK = Budget(seconds=None, trials=2, steps=5)
+QUICK = Budget(seconds=None, trials=2, steps=2)
 
 
 @pytest.fixture(scope="module")

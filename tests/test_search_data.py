@@ -47,7 +47,7 @@ def found(arrays, tmp_path_factory):
     result = search_data(
         load_task(arrays),
         out=out,
-        budget=Budget(seconds=None, trials=3, steps=5),
+        budget=Budget(seconds=None, trials=3, steps=2),
         limits=Limits(max_params=2000),
         proposer=RandomSearch(),
         on_stage=stages.append,
@@ -146,10 +146,11 @@ def test_the_lines_of_python_divide_levels_as_the_search_did(tmp_path):
     assert {tuple(row.tolist()) for row in data.task.everything.x[0].flatten(1)} <= found
 
 
+@pytest.mark.usefixtures("without_export")
 def test_the_report_shows_none_that_breaks_the_limits_of_today(arrays, tmp_path):
     reports = []
     for most, trials in ((4000, 3), (1000, 6)):
-        budget, limits = Budget(seconds=None, trials=trials, steps=5), Limits(max_params=most)
+        budget, limits = Budget(seconds=None, trials=trials, steps=1), Limits(max_params=most)
         found = search_data(load_task(arrays), out=tmp_path, budget=budget, limits=limits, proposer=RandomSearch())
         reports.append(found.report)
     wide, narrow = reports

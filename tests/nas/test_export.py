@@ -55,7 +55,7 @@ def test_an_exported_network_gives_the_logits_of_torch_for_any_batch(network, sp
 SHAPES = ((1, 12, 12), (3, 9, 14), (2, 17), (1, 40), (1, 8, 21))
 
 
-MEMBERS = 50 if "QUICKSTUDY_THOROUGH" in os.environ else 10
+MEMBERS = 50 if "QUICKSTUDY_THOROUGH" in os.environ else 5
 """An export takes a second or two, and the suite is to take few minutes."""
 
 

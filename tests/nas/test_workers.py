@@ -49,25 +49,18 @@ def test_trainings_are_done_here_until_the_processes_are_up():
     assert not pool.submit(None, None, seed=0).done()
 
 
-def test_where_a_process_is_killed_its_training_is_lost_and_the_next_is_done_here(caplog):
+def test_ctrl_c_reaches_no_process_and_where_one_is_killed_the_next_training_is_done_here(caplog):
     with workers(Where(), 2) as pool:
         for future in pool._waiting:
             future.result()
-        assert pool.submit(None, None, seed=0).result().steps != os.getpid()
+        interrupted = pool.submit("interrupted", None, seed=0)
+        assert interrupted.exception() is None
+        assert interrupted.result().steps != os.getpid()
         with pytest.raises(BrokenProcessPool):
             pool.submit("deadly", None, seed=0).result()
         assert pool.submit(None, None, seed=0).result().steps == os.getpid()
         assert pool.n == 1
     assert "--workers 1" in caplog.text
-
-
-def test_ctrl_c_does_not_reach_processes():
-    with workers(Where(), 2) as pool:
-        for future in pool._waiting:
-            future.result()
-        done = pool.submit("interrupted", None, seed=0)
-        assert done.exception() is None
-        assert done.result().steps != os.getpid()
 
 
 def test_what_is_under_way_ends_where_a_search_is_stopped():

@@ -163,11 +163,11 @@ def search(
 
     Example:
         >>> import torch
-        >>> from quickstudy import Budget, Examples, Task, search
+        >>> from quickstudy import Budget, Examples, Limits, Task, search
         >>> y = torch.arange(60) % 2
         >>> x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)) + y.view(-1, 1, 1, 1)
         >>> task = Task(Examples(x[None, :40], y[None, :40]), Examples(x[None, 40:], y[None, 40:]), n_way=2)
-        >>> result = search(task, budget=Budget(seconds=None, trials=2, steps=20))
+        >>> result = search(task, budget=Budget(seconds=None, trials=2, steps=5), limits=Limits(max_params=2000))
         >>> result.network(x).shape, result.test.n
         (torch.Size([60, 2]), 20)
 
