@@ -557,7 +557,8 @@ def by_training(live: Live, architecture: Architecture, *, shift: int = 0) -> En
         trial = train(fresh(live, architecture), x, y, plan, generator=Generator().manual_seed(0))
     network, left = fresh(live, architecture), start + live.seconds - time.perf_counter()
     plan = Schedule(steps=max(100, int(0.95 * left * trial.steps / trial.seconds)), shift=shift)
-    train(network, x, y, plan, generator=Generator().manual_seed(live.seed))
+    deadline = start + live.seconds
+    train(network, x, y, plan, generator=Generator().manual_seed(live.seed), deadline=deadline)
     test, _ = judge(network, live.task)
     assert test is not None
     cost = count(live.space, architecture)

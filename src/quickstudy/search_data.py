@@ -185,9 +185,9 @@ def with_torch(out: Path, data: NamedTask) -> str:
     if "encoder" in data.inputs:
         made = 'x = quickstudy.PictureEncoder.from_settings(found.inputs["encoder"]).read("new.png")[None] / 255'
     else:
-        made = f"x = x.float(){DIVIDED.get(data.inputs.get('levels'), '')}  # {an_input(data)}"
+        made = f"x = torch.as_tensor(x).float(){DIVIDED.get(data.inputs.get('levels'), '')}  # {an_input(data)}"
     return (
-        "import quickstudy\n"
+        "import quickstudy, torch\n"
         f"found = quickstudy.load_network({(out / NETWORK).as_posix()!r})\n"
         f"{made}\n"
         f"probabilities = found.module(x).softmax(1)  # (n, {len(data.class_names)})\n"

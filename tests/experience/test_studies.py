@@ -292,6 +292,14 @@ def test_processes_that_make_a_study_at_once_agree_on_what_it_is(tmp_path, monke
     assert opened.read_text() == f"{found}\n"
 
 
+def test_a_path_may_have_what_means_something_in_an_address(tmp_path):
+    path = tmp_path / "what? 100%20#1" / "studies.db"
+    path.parent.mkdir()
+    with Record.open(path, TASK, parameters()):
+        assert path.exists()
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
 def test_a_study_whose_maker_was_killed_is_made_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "MAKING", 0.1)
     optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}", study_name="digits in toy/1")

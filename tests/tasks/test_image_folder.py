@@ -87,6 +87,14 @@ def test_bad_files_can_be_skipped_and_are_logged(tmp_path, caplog):
     assert "2.png" in caplog.text
 
 
+def test_a_folder_of_parts_is_not_taken_for_one_of_classes(tmp_path):
+    put(tmp_path, "test/ant/1.png", "test/bee/1.png", "Train/ant/1.png", "Train/ant/2.png", "Train/bee/1.png")
+    with pytest.raises(DataError, match=r"\(test, Train\) are parts, .* Name one of them, such as .*Train\.$"):
+        image_folder(tmp_path, encoder=ENCODER)
+    put(tmp_path, "other/ant/1.png")
+    assert image_folder(tmp_path, encoder=ENCODER).class_names == ("other", "test", "Train")
+
+
 def test_blank_pictures_are_counted_and_one_is_named(tmp_path, caplog):
     put(tmp_path, "a/1.png", "b/1.png")
     picture = Image.new("L", (12, 12), 255)

@@ -88,7 +88,7 @@ def connect(
     try:
         from optuna.exceptions import StorageInternalError
         from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-        from sqlalchemy.engine import make_url
+        from sqlalchemy.engine import URL, make_url
         from sqlalchemy.exc import ArgumentError, DBAPIError
     except ImportError as error:
         raise MissingExtraError("Optuna is not installed: pip install 'quickstudy[nas]'.") from error
@@ -96,7 +96,10 @@ def connect(
         return storage
     if storage is None:
         return InMemoryStorage()
-    url = storage if isinstance(storage, str) and "://" in storage else f"sqlite:///{storage}"
+    if isinstance(storage, str) and "://" in storage:
+        url = storage
+    else:  # which quotes what has a meaning in a URL
+        url = URL.create("sqlite", database=str(storage)).render_as_string()
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # which quote the whole, and so a password

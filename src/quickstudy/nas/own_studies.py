@@ -1,6 +1,7 @@
 """A user's own searches as experience: what can be learned from them, and whether that helps."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,9 +131,22 @@ def read_study(studied: Studied[Architecture]) -> Rows | str:
         return f"it is of {done[0][0].space}, and inputs of the shape {space.shape} are not"
     values = torch.tensor([value for _, value in done], dtype=torch.float64)
     architectures, task = tuple(choice for choice, _ in done), studied.task
-    # As of our corpus, what is cut from one data set is left out together; sets of the UCR archive are one each.
-    data = task.name if task.name.startswith("ucr:") else task.name.partition(":")[0]
-    return Rows(architectures, values, task=task.embedding, space=space, encoder=task.encoder, data=data)
+    of = data_of(task.name)
+    return Rows(architectures, values, task=task.embedding, space=space, encoder=task.encoder, data=of)
+
+
+def data_of(task: str) -> str:
+    """The data set of a task, by the name that a search gave it; as of our corpus, what is cut from one counts as one.
+
+    Example:
+        >>> from quickstudy.nas.own_studies import data_of
+        >>> data_of("omniglot:greek"), data_of("5-way 5-shot tasks of omniglot-alphabets"), data_of("ucr:GunPoint")
+        ('omniglot', 'omniglot', 'ucr:GunPoint')
+    """
+    if task.startswith("ucr:"):
+        return task
+    found = re.sub(r"^\d+-way \d+-shot tasks of ", "", task).partition(":")[0]
+    return {"omniglot-alphabets": "omniglot", "cifar-fs": "cifar", "fc100": "cifar"}.get(found, found)
 
 
 def learn_from_studies(

@@ -18,6 +18,7 @@ from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder
 logger = logging.getLogger(__name__)
 
 _NAMED = 5  # bad files that an error names
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # what folders of parts are called
 
 
 def image_folder(
@@ -66,6 +67,12 @@ def image_folder(
         raise TooFewExamplesError(
             f"{root} has one class only, {subfolders[0].name!r}: there is nothing to tell it from. Add a subfolder."
         )
+    if all(folder.name.lower() in _PARTS and any(map(Path.is_dir, folder.iterdir())) for folder in subfolders):
+        names = ", ".join(folder.name for folder in subfolders)
+        raise DataError(
+            f"the subfolders of {root} ({names}) are parts, each with classes of its own, and would be taken for "
+            f"classes. Name one of them, such as {_largest(subfolders)}."
+        )
     files = [(file, label) for label, folder in enumerate(subfolders) for file in _some_pictures(folder)]
     kept, x = _read([file for file, _ in files], encoder, skip_bad, on_progress)
     y = torch.tensor([label for _, label in files], dtype=torch.int64)[kept]
@@ -110,6 +117,10 @@ def _folder(path: Path | str) -> Path:
     if not root.is_dir():
         raise DataError(f"{root} is a file. Give the folder that has a subfolder for each class.")
     return root
+
+
+def _largest(folders: Sequence[Path]) -> Path:
+    return max(folders, key=lambda folder: len(_files(folder)))
 
 
 def _hidden(path: Path) -> bool:
