@@ -5,7 +5,7 @@ import torch
 from torch import Generator
 
 from quickstudy.errors import NothingFitsError, OutcomeError, ShapeError, StudyError
-from quickstudy.nas.across import CANDIDATES, LEAST, STEPS, Comparison, search_across, worst, worst_interval
+from quickstudy.nas.across import CANDIDATES, LEAST, Comparison, search_across, worst, worst_interval
 from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import Budget
 from quickstudy.nas.build import Limits
@@ -39,7 +39,7 @@ def source(**options) -> Episodes:
 def run(given=None, **options):
     return search_across(
         given or source(),
-        **{"budget": FEW, "limits": LIMITS, "proposer": RandomSearch(), "schedule": BRIEF, "tasks": 10} | options,
+        **{"budget": FEW, "limits": LIMITS, "proposer": RandomSearch(), "schedule": BRIEF, "tasks": LEAST} | options,
     )
 
 
@@ -59,8 +59,8 @@ def test_the_best_on_average_and_the_best_of_the_worst_are_the_best_of_those_tha
 def test_only_the_chosen_are_tested_and_all_are_compared_on_as_many_tasks(found):
     chosen = {found.best_mean.architecture, found.best_worst.architecture}
     assert {one.architecture for one in found.compared if one.test is not None} == chosen
-    assert {one.source.n for one in found.compared} == {10}
-    assert found.best_mean.test.n == found.best_worst.test.n == found.neighbour.n == 10
+    assert {one.source.n for one in found.compared} == {LEAST}
+    assert found.best_mean.test.n == found.best_worst.test.n == found.neighbour.n == LEAST
     assert all(LIMITS.allows(one.cost) for one in found.compared)
 
 
@@ -71,11 +71,12 @@ def test_a_search_across_tasks_by_trials_repeats_exactly(found):
         assert torch.equal(one.source.values, other.source.values)
 
 
-def test_a_search_across_tasks_moves_half_of_the_inputs_unless_told_otherwise(found):
+def test_a_search_across_tasks_moves_half_of_the_inputs_unless_told_otherwise(found, monkeypatch):
     assert found.settings["inputs"] == "as they are"
-    own = run(schedule=None, budget=replace(FEW, trials=1), tasks=LEAST)
+    monkeypatch.setattr("quickstudy.nas.across.STEPS", 3)
+    own = run(schedule=None, budget=replace(FEW, trials=1))
     assert own.settings["inputs"] == "moved at random by 1 at most, with probability 0.5"
-    assert own.settings["steps a task"] == STEPS
+    assert own.settings["steps a task"] == 3
 
 
 def test_where_every_training_fails_across_tasks_the_reason_is_told():
