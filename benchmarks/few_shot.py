@@ -293,7 +293,7 @@ def run_unit(unit: Unit, scale: Scale, folder: Path) -> list[dict[str, Any]]:
         found = evaluate(learner, source, tasks=scale.test_tasks)
         print(f"{unit.name}: {label}: {found}", flush=True)
         rows.append(row(unit, label, found, history, scale))
-        if history is not None and unit.together:
+        if history is not None and unit.together and len(kept(unit, folder, history)) == unit.together:
             found = evaluate(together(unit, scale, folder, history), source, tasks=scale.test_tasks)
             print(f"{unit.name}: {label}, {unit.together} weights: {found}", flush=True)
             method = f"{unit.method}, best {unit.together} weights together"

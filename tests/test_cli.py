@@ -236,10 +236,10 @@ def test_what_the_training_sets_itself_is_refused_and_few_queries_are_told(quick
     options = ("train", pictures, *TINY[:2], *TINY[4:], "--out", tmp_path / "out")
     code, _, told = quickstudy(*options, "--learner", "fine_tune", "--set", "n_classes=3")
     assert code == 1
-    assert "error n_classes is no option of this training" in told
+    assert "error n_classes=3 is no option of this training" in told
     code, out, told = quickstudy(*options)
     assert code == 0
-    assert re.search(r"query pictures a class: 4, for 'class \d+' has 5 pictures in all", out + told)
+    assert re.search(r"query examples a class: 4, for 'class \d+' has 5 examples in all", out + told)
 
 
 def test_evaluating_finds_the_folder_of_its_training_from_anywhere(quickstudy, own, tmp_path, monkeypatch):

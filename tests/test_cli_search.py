@@ -106,7 +106,7 @@ def test_one_architecture_for_many_tasks_is_searched_tested_and_saved(quickstudy
         (("search",), "Give DATA, or --across"),
         (("search", "digits", "--across", "glyphs"), "leave out digits, or --across"),
         (("search", "--across", "glyphs", "--test", ".3"), "--test is for data"),
-        (("search", "digits", "--n-way", "5"), "--n-query, --tasks and --colour are for --across"),
+        (("search", "digits", "--n-way", "5"), "--tasks, --colour and --ink are for --across"),
         (("search", "--across", "nothing-here"), "neither a folder nor one of"),
         (("search", "digits", "--prior", "nothing-here"), "holds no prior"),
     ],

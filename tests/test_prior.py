@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from quickstudy import MAML, Episodes, LabelledSet, Prior, Recipe, RelationNetwork, load, relation_nets, save
+from quickstudy.cli.options import parse_settings
 from quickstudy.errors import ArtefactError, DamagedArtefactError, DataNotFoundError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS
+from quickstudy.priors import shipped, shipped_names
+from quickstudy.priors.make import COMMANDS
 
 SHAPE = (1, 28, 28)
 TASK = Episodes(
@@ -244,3 +247,26 @@ def test_a_learner_in_another_precision_than_its_recipe_makes_is_not_saved(tmp_p
     made = recipe()
     with pytest.raises(ShapeError, match=r"in float32, and the learner has .* in float64"):
         save(tmp_path, Prior(made.build().double(), made))
+
+
+def test_every_prior_that_is_shipped_has_a_command_that_made_it():
+    assert shipped_names() == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_prior_that_is_shipped_is_small_and_of_the_command_that_made_it(name):
+    assert sum(path.stat().st_size for path in shipped(name).iterdir()) <= 1e6
+    prior, words = load(shipped(name)), COMMANDS[name].split()
+    given = list(zip(words[::2], words[1::2], strict=True))
+    said = dict(given)
+    assert prior.recipe.learner == said["--learner"]
+    own = parse_settings([value for option, value in given if option == "--set"])
+    assert {**prior.recipe.options, **own} == prior.recipe.options
+    assert dict(prior.recipe.net_options) == parse_settings([v for option, v in given if option == "--set-net"])
+    for option, key in (("--n-query", "n_query"), ("--tasks-per-step", "tasks_per_step"), ("--clip", "clip")):
+        assert prior.training[key] == float(said[option])
+    assert prior.training["n_way"] == int(said.get("--n-way", 5))
+    assert prior.training["lr"] == [float(said.get("--lr", 1e-3))]
+    assert prior.training["seconds"] >= 60 * float(said["--minutes"])
+    assert len(prior.training["class_names"]["train"]) == 2100  # which `evaluate` leaves out
+    assert prior.training["unknown"]

@@ -85,6 +85,12 @@ def test_the_best_weights_on_validation_are_also_judged_together(few_shot, tiny,
     assert kept == {f"weights-{validation.step}.safetensors" for validation in best}
 
 
+def test_weights_are_judged_together_once_there_are_as_many(few_shot, tiny, tmp_path):
+    unit = replace(unit_of(few_shot, "prototypical_network"), together=2)
+    rows = few_shot.run_unit(unit, replace(tiny, minutes=1000.0, slice=0.0), tmp_path)
+    assert {row["method"] for row in rows} == {"prototypical_network"}
+
+
 def test_what_answers_together_gives_the_mean_of_its_probabilities(few_shot, tiny):
     unit = unit_of(few_shot, "prototypical_network")
     members = [few_shot.build(unit, tiny) for _ in range(2)]

@@ -101,6 +101,14 @@ def test_on_a_task_that_is_new_it_beats_mutation_and_its_untrained_self_from_the
     assert reached["trained"] > reached["mutation"] + 0.3
 
 
+def test_where_all_that_was_drawn_is_too_slow_by_now_nothing_is_improved(aon: AON, prior: Prior) -> None:
+    empty, members = SPACE.architecture([OPERATIONS[0]] * 6), set[Architecture]()
+    space = Limited(SPACE, lambda a: a not in members, [empty])
+    land = Landscape(prior, space)
+    members.update(land.architectures)
+    assert improve(aon, land, [], 3, generator=Generator().manual_seed(0)) == []
+
+
 def test_untrained_it_climbs_what_aen_predicts(prior: Prior) -> None:
     torch.manual_seed(0)
     land, method = Landscape(prior, SPACE), AON(SPACE)

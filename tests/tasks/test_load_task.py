@@ -144,10 +144,27 @@ def test_grey_photographs_keep_their_levels_and_drawings_become_ink(tmp_path, dt
             levels = np.kron(make(), np.ones((5, 5))).astype(dtype)
             levels[18:22, 10:30] = 10
             Image.fromarray(levels * dtype(20 if dtype == np.uint16 else 1)).save(tmp_path / part / name / "a.png")
-    assert encoder_for_classes(tmp_path / "photos") == PictureEncoder(ink=False)
+    assert not encoder_for_classes(tmp_path / "photos").ink
     assert encoder_for_classes(tmp_path / "drawings") == PictureEncoder(ink=True)
     assert encoder_for_classes(tmp_path / "photos", ink=True).ink
     assert not encoder_for_classes(tmp_path / "drawings", ink=False).ink
+
+
+def test_exposures_of_a_camera_of_12_bits_are_told_apart(tmp_path):
+    random = np.random.default_rng(0)
+    for name, most in (("dark", 1000), ("bright", 4000)):
+        (tmp_path / name).mkdir()
+        Image.fromarray((most * random.random((20, 20))).astype(np.uint16)).save(tmp_path / name / "a.png")
+    for encoder in (encoder_for(tmp_path), encoder_for_classes(tmp_path)):
+        assert (encoder.ink, encoder.white) == (False, 4095)
+        dark, bright = (encoder.read(tmp_path / name / "a.png").float().mean() for name in ("dark", "bright"))
+        assert float(bright / dark) == pytest.approx(4, rel=0.1)
+        assert 100 < bright < 140
+
+
+def test_ink_that_is_asked_for_is_of_grey_pictures(tmp_path):
+    red = folder_of(tmp_path / "mine", colour="red")
+    assert encoder_for_classes(red, ink=True) == PictureEncoder(size=28, channels=1, ink=True)
 
 
 def test_a_size_that_was_asked_for_is_taken_and_one_without_meaning_refused(tmp_path):

@@ -78,6 +78,11 @@ def test_a_camera_of_fewer_bits_than_its_file_reads_as_one_of_eight(tmp_path, bi
     assert (PictureEncoder(size=12).read(tmp_path / "a.tiff").int() - REFERENCE.int()).abs().max() <= 3
 
 
+def test_a_level_that_is_no_white_is_refused():
+    with pytest.raises(DataError, match="white is 0; it is a level above 0"):
+        PictureEncoder(white=0)
+
+
 def test_levels_stay_as_they_are_where_the_picture_is_no_ink():
     assert encoded(sheet("L", 200, 60), ink=False)[0, 0].eq(200).all()
 

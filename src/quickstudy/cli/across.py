@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.cli.priors import from_prior
-from quickstudy.cli.terminal import TOO_SLOW, bar, console, note, out_console, show, tell
+from quickstudy.cli.terminal import TOO_SLOW, bar, console, how_read, note, out_console, show, tell
 from quickstudy.nas.across import AcrossResult, Compared, search_across, worst, worst_interval
 from quickstudy.nas.across_files import CSV, JSON, save_across
 from quickstudy.nas.budget import Budget
@@ -35,6 +35,7 @@ class Kind:
     n_query: int | None
     size: int | None
     colour: bool | None
+    ink: bool | None
     skip_bad: bool
 
     def load(self) -> tuple[str, Episodes, Episodes]:
@@ -43,16 +44,19 @@ class Kind:
         if source not in SOURCES and source.replace("_", "-") in SOURCES and not Path(source).exists():
             source = source.replace("_", "-")
         named = source in SOURCES
+        own = None if named else encoder_for_classes(source, size=self.size, colour=self.colour, ink=self.ink)
         with bar(f"loading {escape(source)}") as update:
             splits = load_splits(
                 source,
                 n_way=self.n_way,
-                encoder=None if named else encoder_for_classes(source, size=self.size, colour=self.colour),
+                encoder=own,
                 skip_bad=self.skip_bad,
                 on_progress=update,
             )
-        if named and (self.size or self.colour is not None):
-            note(f"--size and --colour are for folders; the pictures of {source} are as they are")
+        if own is not None:
+            console.print(how_read(own), soft_wrap=True)
+        elif self.size or self.colour is not None or self.ink is not None:
+            note(f"--size, --colour and --ink are for folders; the pictures of {source} are as they are")
         n_query = self.n_query or most_queries(self.n_shot, splits.train, splits.test)
         train, test = (
             Episodes(part, n_way=self.n_way, n_shot=self.n_shot, n_query=n_query)

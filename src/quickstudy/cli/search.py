@@ -90,6 +90,14 @@ def search(
         bool | None,
         typer.Option("--colour/--grey", help="Read the pictures of --across so; by default in colour where one is."),
     ] = None,
+    ink: Annotated[
+        bool | None,
+        typer.Option(
+            "--ink/--levels",
+            help="Read grey pictures of --across as ink on paper, or keep their levels; by default as ink where most "
+            "of them is paper.",
+        ),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Side of pictures from a folder, in pixels.", min=4)] = None,
     test: Annotated[
         float | None,
@@ -133,7 +141,7 @@ def search(
             raise typer.BadParameter(
                 "--test is for data; the tasks of --across have queries of their own. Leave it out."
             )
-        kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, skip_bad)
+        kind = Kind(across, n_way or 5, n_shot or 5, n_query, size, colour, ink, skip_bad)
         folder = None if across in TASK_SOURCES else Path(across)
         with prepared(out, JSON, CSV, force=force, source=folder):
             search_many(
@@ -150,8 +158,10 @@ def search(
         return
     if data is None:
         raise typer.BadParameter("there is no data to search for. Give DATA, or --across and a source of tasks.")
-    if colour is not None or n_way or n_shot or n_query or tasks:
-        raise typer.BadParameter("--n-way, --n-shot, --n-query, --tasks and --colour are for --across. Leave them out.")
+    if colour is not None or ink is not None or n_way or n_shot or n_query or tasks:
+        raise typer.BadParameter(
+            "--n-way, --n-shot, --n-query, --tasks, --colour and --ink are for --across. Leave them out."
+        )
     folder = None if data.partition(":")[0] in NAMED else Path(data)
     cut_off = (out / TABLE).exists() and not (out / REPORT).exists()  # which is written last: the same command goes on
     with prepared(out, REPORT, *([] if cut_off else [ONNX]), force=force, source=folder):

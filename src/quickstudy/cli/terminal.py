@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from quickstudy.errors import OutputExistsError
 from quickstudy.nas.budget import SEARCHED
 from quickstudy.nas.tried import Progress as SearchProgress
+from quickstudy.tasks.pictures import PictureEncoder
 from quickstudy.training.history import Progress as TrainingProgress
 from quickstudy.training.train_prior import refuse_as_folder
 
@@ -47,6 +48,13 @@ class Update(Protocol):
     """Moves a bar."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def how_read(encoder: PictureEncoder) -> str:
+    """How the pictures of a folder are read, and what would read them otherwise."""
+    grey = "as grey ink on paper (--levels keeps grey as it is" if encoder.ink else "in grey (--ink takes out the paper"
+    how = "in colour" if encoder.channels == 3 else f"{grey}, --colour reads colour)"
+    return f"pictures are read {how}, {encoder.size} x {encoder.size}"
 
 
 @contextmanager

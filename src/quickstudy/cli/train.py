@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from quickstudy.cli.options import a_seed, above_0, parse_settings
-from quickstudy.cli.terminal import bar, console, note, tell, watching
+from quickstudy.cli.terminal import bar, console, how_read, note, tell, watching
 from quickstudy.errors import MissingExtraError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, NETS
 from quickstudy.tasks.catalogue import SOURCES, load_splits
@@ -123,9 +123,7 @@ def train(
     with bar(f"loading {escape(source)}") as update:
         splits = load_splits(source, n_way=n_way, encoder=own, skip_bad=skip_bad, on_progress=update)
     if own is not None:
-        grey = "as grey ink on paper (--levels keeps grey as it is" if own.ink else "in grey (--ink takes out its paper"
-        how = "in colour" if own.channels == 3 else f"{grey}, --colour reads colour)"
-        console.print(f"pictures are read {how}, {own.size} x {own.size}", soft_wrap=True)
+        console.print(how_read(own), soft_wrap=True)
     if source in SOURCES and Path(source).is_dir():
         note(f"{source} is the data set; for the folder of that name, write ./{source}")
     plan = Plan(

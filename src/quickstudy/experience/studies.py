@@ -105,6 +105,8 @@ def connect(
     except (ArgumentError, ValueError) as error:  # which quote the whole, and so a password
         scheme = url.partition("://")[0]
         raise StudyError(f"the address {scheme}://... is none; one is {scheme}://user@host:port/name.") from error
+    if url is not storage and parsed.database != str(storage):  # as SQLAlchemy 2.0, which quotes nothing
+        raise StudyError(f"{storage} has a character that means something in an address (? % #). Choose another name.")
     name, options = parsed.render_as_string(hide_password=True), dict[str, Any]()
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):

@@ -312,6 +312,8 @@ def improve(
         best = score.masked_fill(~member, -math.inf).argsort(descending=True, stable=True)[:starts]
         began.append(past[best[member[best]]])
     start = torch.tensor(list(dict.fromkeys(torch.cat(began).tolist())))  # in an order that does not hang on numbers
+    if not len(start):  # all that was drawn has turned out not to keep to the limits
+        return []
     b = 2 * len(start)
     with torch.no_grad():
         feedback = Feedback.of(landscape, past.expand(b, -1), values.expand(b, -1))

@@ -28,7 +28,7 @@ AT_ONCE = 32
 
 
 class Latency:
-    """Milliseconds of a prediction: measured, or expected from all that was measured so far.
+    """Milliseconds of a prediction: measured, or expected from all that was measured so far, and who keeps to a limit.
 
     What is expected is a line in what a network does: calls of convolutions and normalisations, of ReLU and sums, of
     pooling, stages, the size of its feature maps and multiply-adds.

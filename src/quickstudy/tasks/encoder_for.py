@@ -1,6 +1,7 @@
 """How the pictures of a folder are read, by what they are like."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -8,7 +9,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from quickstudy.errors import DataError
-from quickstudy.tasks.pictures import SUFFIXES, PictureEncoder, border_of, eight_bits, pillow, readable_formats
+from quickstudy.tasks.pictures import (
+    SUFFIXES,
+    PictureEncoder,
+    border_of,
+    eight_bits,
+    least_white,
+    pillow,
+    readable_formats,
+)
 
 LARGEST = 32
 """The side of a picture, in pixels, that is chosen at most."""
@@ -30,12 +39,15 @@ class Look(NamedTuple):
     """Whether it has some."""
     paper: bool
     """Whether most of it is as bright as its border, as a drawing is."""
+    deep: float | None
+    """Its largest level, where that is a whole number of more than 8 bits."""
 
 
 def encoder_for(folder: Path | str, *, size: int | None = None) -> PictureEncoder:
     """For a search: all of each picture, on a square, its levels as they are.
 
-    Of up to 200 pictures, evenly over the folder: if one has colour, all are read in RGB, else in grey. The side is the
+    Of up to 200 pictures, evenly over the folder: if one has colour, all are read in RGB, else in grey; if they are of
+    16 bits, white is the least of 255, 1023, 4095, 16383 and 65535 that none exceeds. The side is the
     median of their longer sides, at least 8 and at most 32 pixels. Pictures that are not square are padded with the
     colour of their border.
 
@@ -52,7 +64,10 @@ def encoder_for(folder: Path | str, *, size: int | None = None) -> PictureEncode
     side = int(median(one.longer for one in seen)) if seen else LARGEST
     colour = any(one.colour for one in seen)
     return PictureEncoder(
-        size=min(max(side, SMALLEST), LARGEST) if size is None else size, channels=3 if colour else 1, ink=False
+        size=min(max(side, SMALLEST), LARGEST) if size is None else size,
+        channels=3 if colour else 1,
+        ink=False,
+        white=white_of(seen),
     )
 
 
@@ -73,13 +88,23 @@ def encoder_for_classes(
         size: The side, in pixels; by default 32 in colour and 28 in grey.
         colour: Whether there is colour, instead of looking.
         resize: As of `PictureEncoder`.
-        ink: Whether grey pictures are ink on paper, instead of looking.
+        ink: Whether grey pictures are ink on paper, instead of looking; where it is, and nothing is said of colour,
+            pictures are read in grey.
     """
-    seen = look(Path(folder)) if colour is None or (ink is None and not colour) else []
-    colour = any(one.colour for one in seen) if colour is None else colour
+    seen = look(Path(folder))
+    if colour is None:
+        colour = not ink and any(one.colour for one in seen)
     ink = 2 * sum(one.paper for one in seen) >= len(seen) if ink is None else ink
-    side = (LARGEST if colour else DRAWN) if size is None else size
-    return PictureEncoder(size=side, channels=3 if colour else 1, resize=resize, ink=ink and not colour)
+    side, ink = (LARGEST if colour else DRAWN) if size is None else size, ink and not colour
+    return PictureEncoder(
+        size=side, channels=3 if colour else 1, resize=resize, ink=ink, white=None if ink else white_of(seen)
+    )
+
+
+def white_of(seen: Sequence[Look]) -> int | None:
+    """The level that is white in all of them, where some have more than 8 bits."""
+    deep = [one.deep for one in seen if one.deep is not None]
+    return least_white(max(deep)) if deep else None
 
 
 def look(folder: Path) -> list[Look]:
@@ -105,12 +130,13 @@ def look_at(file: Path) -> Look | None:
         with warnings.catch_warnings(action="ignore"), pillow().open(file, formats=readable_formats()) as image:
             longer = max(image.size)
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
+            deep = float(np.asarray(image).max()) if image.mode.startswith("I") else None
             image.draft(None, (64, 64))
-            whole = eight_bits(image, "RGB")
+            whole = eight_bits(image, "RGB", fitting=True)
             small = np.asarray(whole.resize((32, 32)), dtype=np.int16)
             levels = np.asarray(whole.convert("L").resize((32, 32)), dtype=np.int16)
     except Exception:  # what is wrong with it is said where it is read
         return None
     paper = np.abs(levels - np.median(border_of(levels))) <= _BLANK
     colour = not grey and (np.ptp(small, axis=2) > _COLOURED).mean() > 0.005
-    return Look(longer, bool(colour), bool(paper.mean() >= 0.5))
+    return Look(longer, bool(colour), bool(paper.mean() >= 0.5), deep)

@@ -41,7 +41,8 @@ def image_folder(
 
     Raises:
         DataNotFoundError: Where the folder does not exist.
-        DataError: Where it is a file, or has no subfolders.
+        DataError: Where it is a file, or has no subfolders, or they are parts with classes of their own, as `train` and
+            `test` are.
         TooFewExamplesError: Where it has one class only, or a class has no pictures.
         UnreadablePictureError: Where pictures cannot be read. All are counted, and the first five named.
 
@@ -67,7 +68,7 @@ def image_folder(
         raise TooFewExamplesError(
             f"{root} has one class only, {subfolders[0].name!r}: there is nothing to tell it from. Add a subfolder."
         )
-    if all(folder.name.lower() in _PARTS and any(map(Path.is_dir, folder.iterdir())) for folder in subfolders):
+    if all(folder.name.lower() in _PARTS and _has_folders(folder) for folder in subfolders):
         names = ", ".join(folder.name for folder in subfolders)
         raise DataError(
             f"the subfolders of {root} ({names}) are parts, each with classes of its own, and would be taken for "
@@ -119,8 +120,12 @@ def _folder(path: Path | str) -> Path:
     return root
 
 
+def _has_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and not _hidden(entry) for entry in folder.iterdir())
+
+
 def _largest(folders: Sequence[Path]) -> Path:
-    return max(folders, key=lambda folder: len(_files(folder)))
+    return max(folders, key=lambda folder: len(_pictures(folder)))
 
 
 def _hidden(path: Path) -> bool:
@@ -183,8 +188,8 @@ def _read(
     for reason in bad:
         logger.warning("left out: %s", reason)
     x = x[: len(kept)].clone() if bad else x
-    flat = x.flatten(1)
-    if blank := (flat == flat[:, :1]).all(1).nonzero()[:, 0].tolist():
+    flat = x.flatten(2)
+    if blank := (flat == flat[:, :, :1]).flatten(1).all(1).nonzero()[:, 0].tolist():
         first = files[kept[blank[0]]]
         logger.warning("blank, all of one level as they are read: %d of %d pictures, as %s", len(blank), len(x), first)
     return kept, x

@@ -38,7 +38,8 @@ SUFFIXES = {
 }
 """The files that are taken for pictures. Formats that start another program (EPS) are not among them."""
 
-_TOPS = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # of levels that are not of 8 bits
+WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""What the whitest level of whole numbers may be: cameras of 10 to 14 bits write files of 16."""
 _LEAST_CONTRAST = 16  # levels of 255: what differs by less from the paper stays faint
 
 
@@ -47,9 +48,8 @@ class PictureEncoder:
     """Reads a picture of any size and mode as uint8 `(channels, size, size)`.
 
     In this order: of an animation the first frame; turned upright as its EXIF data say; 16-bit and floating
-    levels to 8 bits, white being the least of 1 (floating), 255, 1023, 4095, 16383 and 65535 that none exceeds, for
-    cameras of 10 to 14 bits write files of 16; transparency laid over white; grey (luminance) or RGB; resized by
-    `resize` with an antialiasing filter; and, where it is `ink`, brought to white ink on black.
+    levels to 8 bits, by `white`; transparency laid over white; grey (luminance) or RGB; resized by `resize` with an
+    antialiasing filter; and, where it is `ink`, brought to white ink on black.
 
     Raises:
         DataError: Where a setting has no meaning.
@@ -78,7 +78,14 @@ class PictureEncoder:
     black read alike. A picture whose levels differ from the paper by less than 16 is not stretched further than
     by 255/16. Colour pictures are left as they are."""
 
+    white: int | None = None
+    """The level of 16-bit pictures that is white, as the same for all of a data set as its exposures are to be told
+    apart by. Without it, 65535; for `ink`, which is stretched anyway, the least of 255, 1023, 4095, 16383 and 65535
+    that a picture does not exceed."""
+
     def __post_init__(self) -> None:
+        if self.white is not None and (type(self.white) is not int or self.white < 1):
+            raise DataError(f"white is {self.white!r}; it is a level above 0.")
         if type(self.size) is not int or not 1 <= self.size <= 1024:
             raise DataError(f"size is {self.size!r}; a picture's side is 1 to 1024 pixels.")
         if self.channels not in (1, 3):
@@ -115,7 +122,7 @@ class PictureEncoder:
         from PIL import ImageOps
 
         image = ImageOps.exif_transpose(image)
-        image = eight_bits(image, "L" if self.channels == 1 else "RGB")
+        image = eight_bits(image, "L" if self.channels == 1 else "RGB", white=self.white, fitting=self.ink)
         border = border_of(np.asarray(image))  # (channels,) or ()
         paper = np.atleast_1d(np.median(border, axis=0))
         square = self._square(image, tuple(int(level) for level in paper))
@@ -193,14 +200,26 @@ def _reason(source: Path | str | BinaryIO, error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def eight_bits(image: "Image.Image", mode: str) -> "Image.Image":
-    """The picture over white, as 8-bit grey or RGB."""
+def least_white(level: float) -> int | None:
+    """The least of `WHITES` that a level does not exceed, if there is one."""
+    return next((white for white in WHITES if level <= white), None)
+
+
+def eight_bits(image: "Image.Image", mode: str, *, white: int | None = None, fitting: bool = False) -> "Image.Image":
+    """The picture over white, as 8-bit grey or RGB; `white` is as `PictureEncoder` has it, `fitting` the least."""
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, dtype=np.float64)
         if not np.isfinite(levels).all():
             raise DataError("it holds NaN or infinity")
-        whole = image.mode.startswith("I")
-        top = next((top for top in _TOPS if levels.max() <= top and not (whole and top == 1)), levels.max())
+        most = float(levels.max())
+        if image.mode.startswith("F") and most <= 1:
+            top = 1.0
+        elif white is not None:
+            top = white
+        elif fitting:
+            top = least_white(most) or most
+        else:
+            top = max(most, 65535 if image.mode.startswith("I;16") or most > 255 else 255)
         image = pillow().fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

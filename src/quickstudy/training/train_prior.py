@@ -138,7 +138,10 @@ def train_prior(
     chosen = dict(options or {})
     if learner == "fine_tune":
         if "n_classes" in chosen:
-            raise ShapeError("n_classes is no option of this training: it is the number of classes to train on.")
+            raise ShapeError(
+                f"n_classes={chosen['n_classes']} is no option of this training: it is the number of classes to train "
+                f"on, {splits.train.n_classes}. Leave it out."
+            )
         chosen["n_classes"] = splits.train.n_classes
     recipe = Recipe(learner, net, tuple(splits.train.x.shape[1:]), plan.n_way, chosen, dict(net_options or {}))
     torch.manual_seed(plan.seed)
@@ -152,7 +155,7 @@ def train_prior(
     )
     if plan.n_query is None and n_query < MOST_QUERIES:
         poorest = min((int(n), name) for part in (splits.train, splits.validation) for n, name in counted(part))
-        say(f"query pictures a class: {n_query}, for {poorest[1]!r} has {poorest[0]} pictures in all")
+        say(f"query examples a class: {n_query}, for {poorest[1]!r} has {poorest[0]} examples in all")
     history = meta_train(
         model,
         episodes(splits.train.to(fabric.device)),
