@@ -556,7 +556,7 @@ def by_training(live: Live, architecture: Architecture, *, shift: int = 0) -> En
         plan = Schedule(steps=steps, shift=shift)
         trial = train(fresh(live, architecture), x, y, plan, generator=Generator().manual_seed(0))
     network, left = fresh(live, architecture), start + live.seconds - time.perf_counter()
-    plan = Schedule(steps=max(100, int(1.5 * left * trial.steps / trial.seconds)), shift=shift)
+    plan = Schedule(steps=max(100, int(4 * left * trial.steps / trial.seconds)), shift=shift)
     deadline = start + live.seconds  # to which the plan is cut, so that none of the seconds is lost
     train(network, x, y, plan, generator=Generator().manual_seed(live.seed), deadline=deadline)
     test, _ = judge(network, live.task)
