@@ -194,8 +194,8 @@ def training_of(learner: str, label: str) -> Training | None:
 
 def long_runs(seeds: Sequence[int]) -> Iterator[Unit]:
     """On the tasks of the papers, with fewer of them a step; each mode of normalisation for itself."""
-    # Pooling where the papers have strides on Omniglot, and half as many feature maps: about as much arithmetic a task
-    # as their network, and it teaches more (validation tasks after six minutes, transductive: MAML 93.4 % of 64 maps
+    # Pooling where MAML's paper has strides on Omniglot, and half as many feature maps: about as much arithmetic a task
+    # as its network, and it teaches more (validation tasks after six minutes, transductive: MAML 93.4 % of 64 maps
     # strided, 94.7 % of 32 strided, 96.2 % of 32 pooled; MAML++ 96.1 % of 64 pooled, 97.7 % of 32).
     narrow = {"width": 32}
     # One step to train and three to answer, as the paper, whose rate of 0.4 is for transductive normalisation. Its 32
