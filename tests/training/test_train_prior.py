@@ -38,7 +38,8 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
     train_prior(SPLITS, net_options=SMALL, plan=PLAN, on_stage=stages.append)
     assert list(tmp_path.iterdir()) == []
     assert "3 classes to train on, 3 to validate on; cpu" in stages[0]
-    assert stages[1].startswith("2 steps in ")
+    assert stages[1].startswith("query examples a class: 3, for ")
+    assert stages[2].startswith("2 steps in ")
 
 
 def test_the_test_classes_are_not_looked_at():
