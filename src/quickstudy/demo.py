@@ -82,7 +82,7 @@ def run_demo(
         tasks_per_step=2,
         schedule="cosine",
         validation=Episodes(splits.validation, n_way=20, n_shot=1, n_query=2),
-        validate_every=100,
+        validate_every=200,
         validation_tasks=100,
         seed=seed,
         on_progress=on_training,

@@ -25,7 +25,7 @@ def demo(
             min=0,
             callback=lambda value: above_0(value) if value else value,
         ),
-    ] = 40.0,
+    ] = 30.0,
     tasks: Annotated[
         int, typer.Option(help="Test tasks of each kind; training from scratch, which is slow, gets fewer.", min=2)
     ] = 600,
@@ -35,7 +35,7 @@ def demo(
     """Meta-train a learner before your eyes, and see it learn characters of alphabets it has never seen.
 
     Then, as the second act, watch a search find a network for handwritten digits that keeps to a limit on its
-    parameters and its memory. Takes about four minutes on two cores, offline, and writes `report.html`.
+    parameters and its memory. Takes about three minutes on two cores, offline, and writes `report.html`.
 
     Example: `quickstudy demo --seconds 30 --search-seconds 20`
     """
