@@ -557,7 +557,7 @@ def by_training(live: Live, architecture: Architecture, *, shift: int = 0) -> En
         trial = train(fresh(live, architecture), x, y, plan, generator=Generator().manual_seed(0))
     network, left = fresh(live, architecture), start + live.seconds - time.perf_counter()
     plan = Schedule(steps=max(100, int(4 * left * trial.steps / trial.seconds)), shift=shift)
-    deadline = start + live.seconds  # to which the plan is cut, so that none of the seconds is lost
+    deadline = start + live.seconds  # to which the plan, which is made too long, is cut
     train(network, x, y, plan, generator=Generator().manual_seed(live.seed), deadline=deadline)
     test, _ = judge(network, live.task)
     assert test is not None

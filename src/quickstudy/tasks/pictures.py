@@ -79,8 +79,8 @@ class PictureEncoder:
     by 255/16. Colour pictures are left as they are."""
 
     white: int | None = None
-    """The level of 16-bit pictures that is white, as the same for all of a data set as its exposures are to be told
-    apart by. Without it, 65535; for `ink`, which is stretched anyway, the least of 255, 1023, 4095, 16383 and 65535
+    """The level of 16-bit pictures that is white: one for a data set, whose dark pictures then stay darker than its
+    bright ones. Without it, 65535; for `ink`, which is stretched anyway, the least of 255, 1023, 4095, 16383 and 65535
     that a picture does not exceed."""
 
     def __post_init__(self) -> None:
