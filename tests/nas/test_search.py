@@ -23,7 +23,7 @@ from quickstudy.nas.baselines.random_search import RandomSearch
 from quickstudy.nas.budget import ETA, FURTHER, RUNGS, Budget
 from quickstudy.nas.build import Limits, count
 from quickstudy.nas.hunt import SMALLEST, Hunt
-from quickstudy.nas.pace import PROBE, Pace, madds
+from quickstudy.nas.pace import Pace, madds
 from quickstudy.nas.search import gone_on, open_task, search
 from quickstudy.nas.tiny import DOWNS, Tiny
 from quickstudy.nas.train import Schedule, Trained, answer, train
@@ -97,7 +97,7 @@ def test_inputs_are_moved_in_every_training_unless_the_schedule_says_otherwise(m
     monkeypatch.setattr(OnOneTask, "__call__", train)
     for schedule, shift in ((None, 1), (Schedule(), 0), (Schedule(shift=2), 2)):
         result = run(schedule=schedule)
-        assert {each.shift for each in began if each.steps != PROBE and each.steps > 1} == {shift}
+        assert {each.shift for each in began} == {shift}
         told = f"moved at random by {shift} at most, with probability 0.5" if shift else "as they are"
         assert result.settings["inputs"] == told
         began.clear()
@@ -142,7 +142,7 @@ def test_it_does_not_where_seconds_are_few_or_it_diverges():
         return gone_on(network, data, Schedule(steps=8, lr=lr), seed=0, step=step, deadline=deadline)
 
     assert [further()[1], further(seconds=None)[1]] == [8 * FURTHER] * 2
-    assert further(step=13.0)[1] == 4  # of 60 seconds, a tenth is kept
+    assert further(step=13.0)[1] == 8 * FURTHER  # there would be time for half of them: they take less than they did
     assert further(step=14.0) == further(seconds=-1.0) == further(lr=1e30) == (network, 0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not network.training
@@ -268,8 +268,6 @@ def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch)
         return Outcome(Share(percent, 100), 1.0, schedule.steps)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    monkeypatch.setattr("quickstudy.nas.pace.PROBE", 4)
-    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     result = run(budget=Budget(seconds=None, trials=9, steps=4))
     rungs = [len(one.accuracies) for one in result.tried]
     assert rungs == [2, 2, 2, 2, 1, 1, 1, 1, 1]  # each of the first four was the best of its time
@@ -278,21 +276,11 @@ def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch)
     assert sorted(set(seen)) == [4, 4 * ETA, 4 * ETA**RUNGS]
 
 
-class Free:
-    """Training takes no time."""
+class Slow:
+    """A step takes more than half a second."""
 
     def add(self, cost, outcome):
         pass
-
-    def seconds(self, cost, steps):
-        return 0.0
-
-
-PACE = Free()
-
-
-class Slow(Free):
-    """A step takes more than half a second."""
 
     def seconds(self, cost, steps):
         return 0.6 * steps
@@ -303,7 +291,7 @@ def test_a_training_that_diverges_is_recorded_and_the_search_goes_on(monkeypatch
 
     def train(self, architecture, schedule, **options):
         calls.append(architecture)
-        if len(calls) == 4:  # the first three find the pace
+        if len(calls) == 1:
             schedule = replace(schedule, lr=1e30)
         return sound(self, architecture, schedule, **options)
 
@@ -327,7 +315,6 @@ def test_where_a_longer_training_diverges_the_shorter_one_counts(monkeypatch):
             schedule = replace(schedule, lr=1e30)
         return sound(self, architecture, schedule, keep=keep, **options)
 
-    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     monkeypatch.setattr(OnOneTask, "__call__", train)
     first, second, *_ = run().tried
     assert (len(first.accuracies), first.value, first.why) == (2, 100.0, None)
@@ -485,7 +472,6 @@ def test_where_another_process_has_the_only_trial_that_is_told(monkeypatch, tmp_
                 run(**options)
         return sound(self, architecture, schedule, **given)
 
-    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **others: PACE)
     monkeypatch.setattr(OnOneTask, "__call__", train)
     assert len(run(**options).tried) == 1
     assert told
@@ -563,7 +549,6 @@ def test_a_training_that_was_cut_is_no_outcome(monkeypatch):
         return replace(outcome, complete=keep or not cut)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: PACE)
     first, *others = run().tried
     assert [steps for _, steps in began[:2]] == [FEW.steps, FEW.steps * ETA]
     assert len(first.accuracies) == 1

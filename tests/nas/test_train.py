@@ -173,7 +173,7 @@ def test_a_deadline_makes_a_shorter_plan_that_ends_at_a_rate_of_zero(network, ex
     monkeypatch.setattr(module, "time", clock_of(1.0, rates, monkeypatch))
     trained = train(network, *examples, Schedule(steps=500, batch_size=4), generator=seeded(), deadline=31.0)
     assert not trained.complete
-    assert 20 < trained.steps <= 31
+    assert 27 < trained.steps <= 31
     assert len(rates) == trained.steps
     assert rates[-1] < 0.05 * max(rates)
 
@@ -182,6 +182,16 @@ def test_a_first_step_that_takes_long_makes_no_plan_shorter(network, examples, m
     monkeypatch.setattr(module, "time", clock_of(0.01, [], monkeypatch, first=1.0))
     trained = train(network, *examples, Schedule(steps=200, batch_size=4), generator=seeded(), deadline=5.0)
     assert trained.complete
+
+
+def test_a_plan_grows_again_when_a_slow_moment_is_over(network, examples, monkeypatch):
+    rates = []
+    sound = clock_of(1.0, rates, monkeypatch)
+    slow = SimpleNamespace(perf_counter=lambda: sound.perf_counter() + 2.0 * min(50, len(rates)))
+    monkeypatch.setattr(module, "time", slow)
+    trained = train(network, *examples, Schedule(steps=500, batch_size=4), generator=seeded(), deadline=350.0)
+    assert 220 < trained.steps <= 250  # 116 at the pace of the first fifty
+    assert rates[-1] < 0.05 * max(rates)
 
 
 def test_after_the_deadline_a_training_stops_at_once(network, examples):

@@ -161,8 +161,10 @@ class Hunt:
         """Whether there is something to end on: the first training may take all the seconds."""
         self.spoilt = dict[Architecture, str]()
         """Why last trainings failed."""
-        seconds = PROBED * self.left()
-        self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed, seconds=seconds)
+        self.pace = Pace()
+        if self.budget.seconds is not None:
+            seconds = PROBED * self.left()
+            self.pace = Pace.probe(self.trainer, self.within, self.schedule, seed=self.seed, seconds=seconds)
         self.steps = self.shortest()
         self.steps = self.settled()
         self.before = max((number(entry, AT) for entry in self.record.history()), default=0.0)
@@ -400,17 +402,16 @@ class Hunt:
     def last(self, one: Tried, seconds: float) -> tuple[int, float | None]:
         """Steps of a last training, and when it ends, finished or not.
 
-        One rung more than the last one's, and up to two where there are seconds for it. Where there are none even
-        for as many steps as those by which the architecture earned its place, it has these, whatever they take.
+        One rung more than the last one's, where trials say when to stop, and else up to two, as many as the seconds
+        allow. Where there are none even for as many steps as those by which the architecture earned its place, it has
+        these, whatever they take.
         """
         least, earned = self.steps * ETA**RUNGS, self.steps * ETA ** (len(one.accuracies) - 1)
         if math.isinf(seconds):
             return least, None
-        takes = self.pace.seconds(one.cost, 1)
-        steps = int(SHARE * seconds / takes) if takes else least
-        if steps < earned:
+        if SHARE * seconds < self.pace.seconds(one.cost, earned):
             return earned, None
-        return max(least, min(least * ETA, steps)), time.perf_counter() + seconds
+        return least * ETA, time.perf_counter() + seconds
 
 
 def fewer_errors(percent: float, others: Sequence[tuple[float, float]]) -> float:

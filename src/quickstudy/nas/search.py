@@ -272,11 +272,10 @@ def gone_on(
         deadline: On the clock of `time.perf_counter`.
     """
     left = math.inf if deadline is None else deadline - time.perf_counter()
-    steps = int(min(FURTHER * schedule.steps, SHARE * left / step))
-    if steps < WORTH * schedule.steps:
+    if SHARE * left < WORTH * schedule.steps * step:
         return network, 0
     further, (x, y) = copy.deepcopy(network), data.all
-    plan = replace(schedule, steps=steps)
+    plan = replace(schedule, steps=int(FURTHER * schedule.steps))
     try:
         with one_thread():
             done = train(further, x, y, plan, generator=Generator().manual_seed(seed), deadline=deadline)

@@ -18,7 +18,7 @@ from quickstudy.nas.standardise import Standardise
 CHECK = 25
 """Steps between two looks at the loss and the clock: each waits for the device."""
 SOON = 5
-"""The step after which the plan is made anew: the first one takes longer than all others."""
+"""The step after which the clock is looked at again: the first one takes longer than all others."""
 MOVED = 28
 """Of so many pixels, or steps in time, inputs are moved by one."""
 SHARE = 0.9
@@ -135,8 +135,8 @@ def train(
         y: int64 labels, `(n,)`.
         schedule: Where there are fewer examples than a batch takes, a batch is all of them.
         generator: On the CPU. Draws the order of the examples, their shifts and flips.
-        deadline: On the clock of `time.perf_counter`. Where it comes before all steps are done, the plan becomes one of
-            fewer steps, to its end.
+        deadline: On the clock of `time.perf_counter`. Where it would come before all steps are done, the plan becomes
+            one of fewer steps, to its end: as many as the pace so far allows, told anew at every look at the clock.
         on_progress: Is called with the steps done and the steps planned, every 25 steps and at the end.
 
     Raises:
@@ -182,10 +182,8 @@ def train(
                 check(losses[:step])
                 if deadline is not None:
                     now = time.perf_counter()
-                    if step <= SOON:
-                        total = schedule.steps
                     left = SHARE * (deadline - now) * (step - counted) / (now - since)
-                    total = step + int(min(total - step, max(0, left)))
+                    total = step + int(min(schedule.steps - step, max(0, left)))
                     if step == 1:
                         since, counted = now, 1
                 if on_progress is not None:
