@@ -1,3 +1,4 @@
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 torch.set_num_threads(1)  # many tiny tensors: threads would only wait for one another
 os.environ["OMP_NUM_THREADS"] = "1"  # so they would in the processes that tests begin
+
+gc.disable()  # what is imported and collected stays: looking through it, time and again, is a tenth of the suite
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module")
