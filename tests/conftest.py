@@ -43,7 +43,8 @@ def script():
 def few_queries():
     """What "none of these" is told by comes from few queries: how many are enough is tested where it is made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quickstudy.training.train_prior.calibrate", partial(calibrate, queries=24))
+        for of in ("training.train_prior", "demo"):
+            patch.setattr(f"quickstudy.{of}.calibrate", partial(calibrate, queries=24))
         yield
 
 

@@ -23,7 +23,7 @@ def pictures(seed: int) -> LabelledSet:
     return LabelledSet(x.to(torch.uint8), y, names, tuple(f"alphabet {seed}" for _ in names))
 
 
-pytestmark = pytest.mark.usefixtures("without_export")
+pytestmark = pytest.mark.usefixtures("without_export", "few_queries")
 
 SPLITS = Splits(pictures(0), pictures(1), pictures(2), PictureEncoder(size=16))
 

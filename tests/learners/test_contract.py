@@ -17,6 +17,7 @@ from quickstudy.learners.matching_network import MatchingNetwork
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.relation_network import RelationNetwork
+from quickstudy.nets.conv4 import Block, FirstBlock
 from quickstudy.nets.relation_module import relation_nets
 from quickstudy.testing.learners import (
     N_CLASSES,
@@ -65,8 +66,10 @@ class Remembering(nn.Module):
         return out
 
 
-def conv4_and_linear() -> nn.Module:
-    return nn.Sequential(Conv4(1, WIDTH), nn.Linear(WIDTH, N_WAY))
+def convolutions() -> nn.Module:
+    """Half of a Conv4, with a block of each kind."""
+    first, later = FirstBlock(1, WIDTH, strided=False), Block(WIDTH, WIDTH, strided=False)
+    return nn.Sequential(first, later, nn.Flatten(), nn.Linear(16 * WIDTH, N_WAY))
 
 
 def classifiers(name: str, make: Callable[[nn.Module], Learner]) -> list[Case]:
@@ -75,7 +78,7 @@ def classifiers(name: str, make: Callable[[nn.Module], Learner]) -> list[Case]:
         Case(f"{name}, mlp", lambda: make(MLP(6, N_WAY, hidden=(5,))), vector_tasks),
         Case(f"{name}, batch norm 1d", lambda: make(Stranger(N_WAY)), vector_tasks),
         Case(f"{name}, buffers", lambda: make(Remembering(N_WAY)), vector_tasks),
-        Case(f"{name}, conv4", lambda: make(conv4_and_linear()), picture_tasks),
+        Case(f"{name}, convolutions", lambda: make(convolutions()), picture_tasks),
         Case(f"{name}, regression", lambda: make(MLP(1, 1, hidden=(5,))), curve_tasks),
     ]
 
@@ -95,7 +98,7 @@ def from_scratch(make: Callable[[], nn.Module]) -> Callable[[], Learner]:
 
 
 def of_batch_norm(kind: Callable[..., Learner]) -> Learner:
-    return kind(conv4_and_linear(), steps=2, statistics="transductive")
+    return kind(convolutions(), steps=2, statistics="transductive")
 
 
 CASES = [
@@ -139,7 +142,7 @@ CASES = [
     Case("from scratch, mlp", from_scratch(lambda: MLP(6, N_WAY, hidden=(5,))), vector_tasks),
     Case("from scratch, batch norm 1d", from_scratch(lambda: Stranger(N_WAY)), vector_tasks),
     Case("from scratch, buffers", from_scratch(lambda: Remembering(N_WAY)), vector_tasks),
-    Case("from scratch, conv4", from_scratch(conv4_and_linear), picture_tasks),
+    Case("from scratch, convolutions", from_scratch(convolutions), picture_tasks),
     Case("from scratch, regression", from_scratch(lambda: MLP(1, 1, hidden=(5,))), curve_tasks),
     Case("nearest neighbour", NearestNeighbour, picture_tasks),
     Case("three nearest neighbours", lambda: NearestNeighbour(k=3), vector_tasks),

@@ -62,19 +62,19 @@ EXPERIENCE = {f"task {i}": rows(i) for i in range(6)}
 @pytest.fixture(scope="module")
 def prior() -> Prior:
     torch.manual_seed(0)
-    return learn(Prior(SPACE, members=2, width=16), EXPERIENCE, epochs=40)
+    return learn(Prior(SPACE, members=2, width=16), EXPERIENCE, epochs=25)
 
 
 @pytest.fixture(scope="module")
 def others(prior: Prior) -> list[Stranger]:
-    return strangers(prior, EXPERIENCE, folds=3, epochs=40, generator=Generator().manual_seed(0))
+    return strangers(prior, EXPERIENCE, folds=2, epochs=25, generator=Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def aon(prior: Prior, others: list[Stranger]) -> AON:
     torch.manual_seed(0)
     generator = Generator().manual_seed(0)
-    return learn_to_improve(AON(SPACE), prior, EXPERIENCE, others, costs=cost, iterations=75, generator=generator)
+    return learn_to_improve(AON(SPACE), prior, EXPERIENCE, others, costs=cost, iterations=50, generator=generator)
 
 
 def some_trials(taste: int, n: int, seed: int = 0) -> list[Trial[Architecture]]:

@@ -120,8 +120,8 @@ def told(seeds: range, *, reversing: bool) -> dict[str, Rows]:
 def test_an_embedding_is_heeded_where_it_helps_on_new_tasks(reversing: bool) -> None:
     torch.manual_seed(0)
     experience = told(range(6), reversing=reversing)
-    prior = learn(Prior(SPACE, members=1, width=8, task=4), experience, epochs=30)
-    others = strangers(prior, experience, folds=3, epochs=30, generator=Generator().manual_seed(0))
+    prior = learn(Prior(SPACE, members=1, width=8, task=4), experience, epochs=20)
+    others = strangers(prior, experience, folds=3, epochs=20, generator=Generator().manual_seed(0))
     calibrate(prior, experience, others, generator=Generator().manual_seed(0))
     if reversing:
         assert float(prior.heed) >= 0.75

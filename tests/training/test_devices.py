@@ -1,11 +1,13 @@
 """Several devices: two processes that talk by gloo."""
 
+import multiprocessing
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from quickstudy import MAML, MLP, Conv4, Episodes, LabelledSet, PrototypicalNetwork, meta_train
 from quickstudy.errors import DivergedError, ShapeError
@@ -65,7 +67,8 @@ def in_two_processes(fabric: Fabric, folder: Path) -> None:
 def two(tmp_path_factory):
     """What two processes found."""
     folder = tmp_path_factory.mktemp("devices")
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    multiprocessing.set_forkserver_preload([__name__])  # what takes seconds to import is imported once
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy(start_method="forkserver"))
     fabric.launch(in_two_processes, folder)
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
