@@ -44,7 +44,8 @@ its estimator begins, as a search with few seconds tries less than ten, its own 
 is how often the test accuracy lies in the interval that a search expects by its validation set.
 
 `quickstudy_without_prior` knows no AEN, and therefore no AON; `quickstudy_without_bayesian_optimisation` takes AON's
-proposals as they come, without a surrogate of the task.
+proposals as they come, without a surrogate of the task. `quickstudy_without_feedback` trains what the prior would try
+first as the single networks are trained, with moved inputs.
 
 **proposals.** Milliseconds of one proposal of a search with the prior that comes with quickstudy, within the limits of
 the live searches: of the first, which embeds the members that are always candidates, and of those after so many trials,
@@ -581,6 +582,14 @@ def best_fixed_within(live: Live) -> Architecture:
     return next(a for a in best_fixed(live.target) if live.limits.allows(count(live.space, a)))
 
 
+def first_proposed(live: Live) -> Architecture:
+    """What the prior would try first."""
+    prior = prior_of(live.target, COMPLETE)
+    task, within = prior.describe(live.task, live.target), live.limits.within(live.space)
+    (first,) = prior.proposer().propose(task, [], within, generator=Generator().manual_seed(live.seed))
+    return first
+
+
 def largest_within(live: Live) -> Architecture:
     """Of 2000 members that keep to the limits, that with the most multiply-adds."""
     within, generator = live.limits.within(live.space), seeded("largest", live.target)
@@ -593,6 +602,7 @@ LIVE_METHODS: dict[str, Callable[[Live], Ended]] = {
     "quickstudy_without_aon": lambda live: by_search(live, prior=replace(prior_of(live.target, COMPLETE), aon=None)),
     "quickstudy_without_task_embedding": lambda live: by_search(live, prior=prior_of(live.target, BLIND)),
     "quickstudy_without_bayesian_optimisation": by_aon,
+    "quickstudy_without_feedback": lambda live: by_training(live, first_proposed(live), shift=moves(live)),
     "quickstudy_without_prior": lambda live: by_search(live, proposer=BayesianSearch(None, drawn=256)),
     "random_halving": lambda live: by_search(live, proposer=RandomSearch()),
     "optuna_width_and_depth": lambda live: by_search(
@@ -608,6 +618,7 @@ LEARNED = {
     "quickstudy_without_aon": COMPLETE,
     "quickstudy_without_task_embedding": BLIND,
     "quickstudy_without_bayesian_optimisation": COMPLETE,
+    "quickstudy_without_feedback": COMPLETE,
 }
 """The prior that a method searches with."""
 
