@@ -37,7 +37,7 @@ from quickstudy.training.unknown import calibrate, to_settings
 LIVE = "prototypical network, trained live"
 SETTINGS = {"5-way 1-shot": 5, "20-way 1-shot": 20}
 QUERIES = {5: 5, 20: 2}  # query pictures a class
-FEWER = {5: 6, 20: 20}  # from scratch is slow, and judged on so many times fewer tasks
+FEWER = {5: 10, 20: 40}  # from scratch is slow, and judged on so many times fewer tasks
 STEPS, BATCH = 10, 8
 SEARCH, SEARCHED, LIMITS = "search", "digits", Limits(max_params=5_000, max_memory=16 * 1024)
 """Folder, data and limits of the second act."""
@@ -242,7 +242,8 @@ def show_task(learner: Learner, data: LabelledSet, seed: int) -> TaskShown:
 
 
 @torch.no_grad()
-def adaptation_curve(data: LabelledSet, seed: int, tasks: int = 200) -> StepCurve | None:
+@torch.no_grad()
+def adaptation_curve(data: LabelledSet, seed: int, tasks: int = 100) -> StepCurve | None:
     """Accuracy of the shipped MAML after each inner step; None where it is not there."""
     if "glyphs_maml" not in shipped_names():
         return None
