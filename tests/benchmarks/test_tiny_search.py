@@ -136,7 +136,7 @@ def test_live_searches_keep_to_the_limits_and_to_the_seconds(tiny_search):
     x = torch.rand(60, 1, 8, 8, generator=Generator().manual_seed(0)) + y.view(-1, 1, 1, 1)
     task = Task(Examples(x[None, :45], y[None, :45]), Examples(x[None, 45:], y[None, 45:]), n_way=3)
     space, limits = Tiny(shape=(1, 8, 8), n_classes=3), Limits(max_params=6000, max_memory=3000)
-    live = tiny_search.Live("toy", task, space, limits, 3.0, 0)
+    live = tiny_search.Live("toy", task, space, limits, 2.0, 0)
     plain = tiny_search.plain_networks(limits.within(space))
     assert plain
     assert all(limits.allows(count(space, a)) for a in plain)

@@ -55,7 +55,7 @@ def test_an_exported_network_gives_the_logits_of_torch_for_any_batch(network, sp
 SHAPES = ((1, 12, 12), (3, 9, 14), (2, 17), (1, 40), (1, 8, 21))
 
 
-MEMBERS = 50 if "QUICKSTUDY_THOROUGH" in os.environ else 5
+MEMBERS = 50 if "QUICKSTUDY_THOROUGH" in os.environ else 3
 """An export takes a second or two, and the suite is to take few minutes."""
 
 
@@ -93,7 +93,6 @@ class OffWhereBright(nn.Module):
 
 def test_an_export_that_differs_on_real_examples_alone_is_refused(tmp_path):
     path, bright = tmp_path / "net.onnx", torch.full((300, 1, 2), 1000.0)
-    export_onnx(OffWhereBright(), (1, 2), path, ["one"])
     export_onnx(OffWhereBright(), (1, 2), path, ["one"], examples=bright / 1000)
     with pytest.raises(ExportError, match="logits differ by 1 from torch's"):
         export_onnx(OffWhereBright(), (1, 2), tmp_path / "other.onnx", ["one"], examples=bright)

@@ -240,18 +240,15 @@ def other_labels() -> Task:
     return replace(task, support=Examples(task.support.x, task.support.y.flip(1)))
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
+def test_a_study_of_other_examples_or_of_another_seed_is_refused(tmp_path):
+    run(storage=tmp_path / "studies.db", budget=replace(FEW, trials=1))
+    for options, said in (
         ({"task": toy(size=8)}, r"was made with the shape \[1, 6, 6\], not \[1, 8, 8\]"),
         ({"task": other_labels()}, "was made with the digest of the examples"),
         ({"seed": 1}, "was made with the seed 0, not 1: .* Choose another storage"),
-    ],
-)
-def test_a_study_of_other_examples_or_of_another_seed_is_refused(tmp_path, options, said):
-    run(storage=tmp_path / "studies.db")
-    with pytest.raises(StudyError, match=said):
-        run(storage=tmp_path / "studies.db", **options)
+    ):
+        with pytest.raises(StudyError, match=said):
+            run(storage=tmp_path / "studies.db", **options)
 
 
 def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch):

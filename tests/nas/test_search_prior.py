@@ -44,7 +44,7 @@ def experience(encoder: TaskEncoder | None = None) -> dict[str, Rows]:
 @pytest.fixture(scope="module")
 def prior():
     encoder = TaskEncoder(12)
-    return learn_search_prior(experience(encoder), encoder=encoder, members=2, width=8, epochs=60, iterations=2)
+    return learn_search_prior(experience(encoder), encoder=encoder, members=2, width=8, epochs=40, iterations=2)
 
 
 def test_what_was_learned_holds_for_inputs_of_another_size(prior):

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -123,10 +124,13 @@ def ended(pids):
     return not left
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 def test_processes_end_with_a_search_that_is_killed():
     hears, tells = multiprocessing.Pipe(duplex=False)
-    search = multiprocessing.get_context("spawn").Process(target=hold_two, args=(tells,))
-    search.start()
+    search = multiprocessing.get_context("fork").Process(target=hold_two, args=(tells,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which do nothing here
+        search.start()
     assert hears.poll(120)
     pids = hears.recv()
     assert len(pids) == 2
