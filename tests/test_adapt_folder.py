@@ -1,5 +1,4 @@
 import csv
-import logging
 
 import pytest
 import torch
@@ -103,6 +102,63 @@ def test_a_picture_gets_the_same_answer_alone_or_among_others(pictures, learner,
         assert rows(out / str(i))[1:] == [together[i]]
 
 
+def test_what_is_to_be_named_may_not_lie_among_the_classes(pictures):
+    labelled, new, _ = pictures
+    draw("ring").save(labelled / "ring" / "more.png")
+    (labelled / ".unlabelled").mkdir()
+    for folder in (labelled / "ring", labelled / ".unlabelled"):
+        with pytest.raises(DataError, match="lies among the classes in"):
+            adapt_folder(make_prior(), labelled, name="mine", predict=folder)
+    report, _ = adapt_folder(make_prior(), str(labelled), name="mine", predict=str(new / "0 ring, new.png"))
+    assert report.predictions.files == ("0 ring, new.png",)
+
+
+def test_copies_are_left_out_together_and_told(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    for label in "abcde":
+        (tmp_path / label).mkdir()
+        for i in range(4):
+            noise = Image.fromarray(torch.randint(256, (28, 28), dtype=torch.uint8, generator=random).numpy())
+            for copy in ("", " (1)", " (2)"):
+                noise.save(tmp_path / label / f"{i}{copy}.png")
+    noise.save(tmp_path / "a" / "of e.png")
+    report, _ = adapt_folder(make_prior(n_way=5), tmp_path, name="mine")
+    scores = {score.method: score.mean for score in report.check.scores}
+    assert scores["nearest neighbour on pixels"] < 60  # and would be 100 by the copies
+    assert "41 of the 61 labelled pictures are copies of others, and tell nothing new." in report.warnings
+    assert "Classes 'a' and 'e' have a picture in common." in report.warnings
+
+
+def test_what_a_grey_prior_of_ink_cannot_see_is_told(tmp_path, pictures):
+    hues = {"red": (255, 120, 120), "green": (120, 255, 120), "blue": (120, 120, 255)}
+    for name, hue in hues.items():
+        (tmp_path / "hues" / name).mkdir(parents=True)
+        for i in range(2):
+            photograph = Image.linear_gradient("L").resize((40, 40))
+            Image.merge("RGB", [photograph.point(lambda v, c=c, i=i: (v + 9 * i) * c // 255) for c in hue]).save(
+                tmp_path / "hues" / name / f"{i}.png"
+            )
+    report, _ = adapt_folder(make_prior(), tmp_path / "hues", name="mine", check=False)
+    assert any("have colour, and mine reads them in grey" in warning for warning in report.warnings)
+    for file in (tmp_path / "hues").rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    report, _ = adapt_folder(make_prior(), tmp_path / "hues", name="mine", check=False)
+    assert any("mine reads pictures as ink on paper, and most of these" in warning for warning in report.warnings)
+    assert not adapt_folder(make_prior(), pictures[0], name="mine", check=False)[0].warnings
+
+
+def test_nearest_neighbour_names_no_second_best_and_says_why(pictures):
+    labelled, new, out = pictures
+    (new / "broken.png").write_bytes(b"no picture")
+    report, _ = adapt_folder(
+        make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True, check=True, seed=1
+    )
+    assert any("broken.png" in warning for warning in report.warnings)
+    assert "broken.png" in (out / "report.html").read_text("utf-8")
+    told = any("gives all its answers the same probability" in warning for warning in report.warnings)
+    assert told == (report.method == "nearest neighbour on pixels") == (set(report.predictions.closest) == {None})
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_a_prior_that_diverges_in_adapting_writes_nothing_and_names_the_remedy(pictures, check):
     labelled, new, out = pictures
@@ -188,9 +244,9 @@ class Always(Learner):
 
 def easy(counts=(4, 2)) -> LabelledSet:
     y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    return LabelledSet(
-        200 * torch.nn.functional.one_hot(y, 9).view(-1, 1, 3, 3).to(torch.uint8), y, tuple("abc")[: len(counts)]
-    )
+    x = 200 * torch.nn.functional.one_hot(y, 9).to(torch.uint8)
+    x[:, 8] = torch.arange(len(y))  # no two pictures are the same
+    return LabelledSet(x.view(-1, 1, 3, 3), y, tuple("abc")[: len(counts)])
 
 
 def test_the_method_that_names_most_left_out_pictures_is_used():
@@ -283,7 +339,7 @@ def test_a_prior_without_thresholds_says_how_to_get_them(pictures):
         adapt_folder(make_prior(training=few), pictures[0], name="mine", unknown=True)
 
 
-def test_bad_pictures_are_named_and_skipped_only_when_asked(pictures, caplog):
+def test_bad_pictures_are_named_and_skipped_only_when_asked(pictures):
     labelled, new, out = pictures
     (labelled / "bar" / "empty.png").write_bytes(b"")
     (new / "text.jpg").write_text("not a picture")
@@ -293,9 +349,8 @@ def test_bad_pictures_are_named_and_skipped_only_when_asked(pictures, caplog):
     with pytest.raises(UnreadablePictureError, match=r"text\.jpg"):
         adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out)
     assert not out.exists()
-    with caplog.at_level(logging.WARNING):
-        adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True, check=False)
-    assert "text.jpg" in caplog.text
+    report, _ = adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True, check=False)
+    assert any("text.jpg" in warning for warning in report.warnings)
     assert len(rows(out)) == 1 + 4
 
 

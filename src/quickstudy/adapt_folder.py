@@ -13,16 +13,17 @@ import torch
 from torch import Generator, Tensor
 
 from quickstudy.artefacts import write_together
-from quickstudy.errors import DivergedError, ShapeError, TaskError
+from quickstudy.errors import DataError, DivergedError, ShapeError, TaskError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import Learner
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
 from quickstudy.learners.prior import Prior
 from quickstudy.report import AdaptReport, Predictions, Score, SelfCheck, render
+from quickstudy.tasks.encoder_for import look
 from quickstudy.tasks.episodes import LabelledSet, to_float
 from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
-from quickstudy.tasks.task import Examples, Task
+from quickstudy.tasks.task import Task
 from quickstudy.training.proportion import Share
 from quickstudy.training.train_prior import refuse_as_folder
 from quickstudy.training.unknown import Threshold, even_shots, nearest
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 NONE = "none of these"
 FOLDS = 5
 LOOK_ALIKE = 3  # pictures of one class taken for another before the report warns of the pair
+FAR = 1.5  # times as many classes, or shots, as a threshold was calibrated for, before the report warns
 OnStage = Callable[[str], None]
 
 
@@ -59,11 +61,11 @@ class Answers:
 
 def adapt_folder(
     prior: Prior,
-    folder: Path,
+    folder: Path | str,
     *,
     name: str,
-    predict: Path | None = None,
-    out: Path | None = None,
+    predict: Path | str | None = None,
+    out: Path | str | None = None,
     unknown: bool = False,
     check: bool = True,
     skip_bad: bool = False,
@@ -80,7 +82,7 @@ def adapt_folder(
         prior: A meta-trained learner with the encoder of its pictures.
         folder: A subfolder a class.
         name: What the report calls the prior.
-        predict: A folder of pictures without labels, or one picture.
+        predict: A folder of pictures without labels, which lies elsewhere, or one picture.
         out: Where `predictions.csv` and `report.html` go; nothing is written without it.
         unknown: Answer "none of these" below the threshold that was calibrated in meta-training.
         check: Leave pictures out and compare; else the prior is used.
@@ -89,14 +91,21 @@ def adapt_folder(
         on_stage: Is told what is being done.
 
     Raises:
-        TaskError: Where `unknown` is asked of a prior without thresholds.
+        TaskError: Where `unknown` is asked of a prior without thresholds, or a class is called "none of these".
         DataError, TooFewExamplesError: Where the pictures cannot be read or do not make a task.
         ShapeError: Where the prior cannot tell so many classes apart.
         DivergedError: Where adapting to the pictures leads to answers that are not finite.
-        OutputExistsError, DataError: Where `out` is a file, or lies among the classes.
+        OutputExistsError, DataError: Where `out` is a file, or it or `predict` lies among the classes.
     """
+    folder, out = Path(folder), None if out is None else Path(out)
+    predict = None if predict is None else Path(predict).expanduser()
     if out is not None:
         refuse_as_folder(out, folder)
+    if predict is not None and predict.is_dir() and folder.expanduser().resolve() in predict.resolve().parents:
+        raise DataError(
+            f"{predict}, whose pictures are to be named, lies among the classes in {folder}, and would be one of them, "
+            "or in one. Move it elsewhere."
+        )
     say = on_stage or (lambda stage: None)
     start = time.perf_counter()
     encoder = PictureEncoder.from_settings(prior.encoder)
@@ -106,7 +115,9 @@ def adapt_folder(
             f"{(encoder.channels, encoder.size, encoder.size)}. Save it with the encoder that it was trained with."
         )
     say("reading pictures")
-    data = image_folder(folder, encoder=encoder, skip_bad=skip_bad)
+    warnings = list[str]()
+    data = image_folder(folder, encoder=encoder, skip_bad=skip_bad, tell=warnings.append)
+    warnings += doubts(folder, encoder, data, name)
     most = prior.recipe.n_way
     if data.n_classes > most and not LEARNERS[prior.recipe.learner].any_way:
         raise ShapeError(
@@ -117,13 +128,21 @@ def adapt_folder(
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
         raise TaskError(f"{name} {why_no_threshold(prior)}, or omit --unknown.")
+    if unknown and NONE in data.class_names:
+        raise TaskError(f"a class is called {NONE!r}, which is what --unknown answers. Rename it, or omit --unknown.")
+    if threshold is not None and max(data.n_classes / threshold.n_way, n_shot / threshold.n_shot) > FAR:
+        warnings.append(
+            f'"{NONE}" was calibrated on tasks of {threshold.n_way} classes with {threshold.n_shot} pictures each at '
+            f"most like these, of {data.n_classes} with {n_shot:.3g}: far more strangers may pass than it says, the "
+            "more so the more classes there are."
+        )
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}
-    warnings = []
     if prior.recipe.transductive:
         warnings.append(f"{name} is transductive: its answer to a picture depends on the others that are asked about.")
     found: SelfCheck | None = None
-    several = int((data.counts() > 1).sum())
+    counts = different(data)
+    several = int((counts > 1).sum())
     if check and several > 1:
         methods["nearest neighbour on pixels"] = NearestNeighbour()
         methods["from scratch"] = scratch(prior.recipe, data.n_classes).build()
@@ -132,7 +151,6 @@ def adapt_folder(
     elif check:
         which = "only one class has more than one picture" if several else "there is one picture of each class"
         warnings.append(f"No picture could be left out to check the answers with: {which}.")
-    counts = data.counts()
     if found is not None and int(counts.min()) == 1:
         single = [data.class_names[i] for i in (counts == 1).nonzero().flatten().tolist()]
         warnings.append(f"Classes with one picture were not checked: {', '.join(single[:5])}.")
@@ -143,10 +161,12 @@ def adapt_folder(
                 f"{int(mistakes[a, b])} pictures of {data.class_names[a]!r} were taken for {data.class_names[b]!r}."
             )
     used = own if found is None else found.used
+    if predict is not None and isinstance(methods[used], NearestNeighbour):
+        warnings.append("Nearest neighbour gives all its answers the same probability: it says nothing of one of them.")
     answers, predictions, root = None, None, folder
     if predict is not None:
         say("predicting")
-        files, x = unlabelled_pictures(predict, encoder, skip_bad=skip_bad)
+        files, x = unlabelled_pictures(predict, encoder, skip_bad=skip_bad, tell=warnings.append)
         probabilities = answer(methods[used], data, x, seed=seed)
         best = probabilities.max(1)
         labels: list[int | None] = best.indices.tolist()
@@ -155,7 +175,10 @@ def adapt_folder(
             known = familiar(prior.learner, threshold, data, x, seed=seed)
             labels = [label if score >= threshold.value else None for label, score in zip(labels, known.tolist())]
         top = probabilities.topk(min(2, data.n_classes)).indices
-        closest = tuple(int(row[0] if label is None else row[-1]) for row, label in zip(top, labels))
+        ties = isinstance(methods[used], NearestNeighbour)  # to which all other classes are equally probable
+        closest = tuple(
+            int(row[0]) if label is None else None if ties else int(row[-1]) for row, label in zip(top, labels)
+        )
         # A probability says which class it is if it is one of them, and so nothing where it is none.
         of_answer = best.values.masked_fill(torch.tensor([label is None for label in labels]), math.nan)
         answers = Answers(tuple(files), tuple(labels), of_answer)
@@ -242,8 +265,48 @@ def familiar(
 
 def one_task(data: LabelledSet) -> Task:
     """All labelled pictures as the support set of one task, and no queries."""
-    support = Examples(to_float(data.x)[None], data.y[None])
-    return Task(support, Examples(support.x[:, :0], support.y[:, :0]), data.n_classes)
+    return Task.of(to_float(data.x), data.y, n_way=data.n_classes)
+
+
+def doubts(folder: Path, encoder: PictureEncoder, data: LabelledSet, name: str) -> list[str]:
+    """What makes labelled pictures unfit for a prior or for a check, a sentence each."""
+    found, seen = [], look(folder.expanduser())
+    coloured = [one.colour and not (encoder.ink and one.paper) for one in seen]  # but for drawings in coloured ink
+    if encoder.channels == 1 and 2 * sum(coloured) > len(seen):
+        found.append(
+            f"The pictures have colour, and {name} reads them in grey: what differs in colour alone looks alike to it. "
+            "`quickstudy train` makes a prior that sees it, from many classes of such pictures."
+        )
+    elif encoder.ink and encoder.channels == 1 and 2 * sum(one.paper for one in seen) < len(seen):
+        found.append(
+            f"{name} reads pictures as ink on paper, and most of these are no drawings: half of their levels are lost. "
+            "`quickstudy train` makes a prior that keeps them, from many classes of such pictures."
+        )
+    which = copies(data)
+    if more := len(which) - len(which.unique()):
+        found.append(f"{more} of the {len(which)} labelled pictures are copies of others, and tell nothing new.")
+    for a, b in sorted({(i, j) for i, j in both_ways(data, which) if i < j})[:LOOK_ALIKE]:
+        found.append(f"Classes {data.class_names[a]!r} and {data.class_names[b]!r} have a picture in common.")
+    return found
+
+
+def copies(data: LabelledSet) -> Tensor:
+    """A number for each picture, the same for pictures that are read alike, `(n,)`."""
+    found: Tensor = torch.unique(data.x.flatten(1), dim=0, return_inverse=True)[1]
+    return found
+
+
+def different(data: LabelledSet) -> Tensor:
+    """How many different pictures each class has, `(classes,)`."""
+    pairs = torch.stack([data.y, copies(data)], 1).unique(dim=0)
+    return torch.bincount(pairs[:, 0], minlength=data.n_classes)
+
+
+def both_ways(data: LabelledSet, which: Tensor) -> list[tuple[int, int]]:
+    """Pairs of classes that have a picture in common, each pair in both orders."""
+    holds = torch.zeros(data.n_classes, int(which.max()) + 1)
+    holds[data.y, which] = 1
+    return [(int(a), int(b)) for a, b in (holds @ holds.T).fill_diagonal_(0).nonzero()]
 
 
 def self_check(
@@ -311,13 +374,16 @@ def scored(method: str, share: Share, seconds: float | None = None) -> Score:
 
 
 def stratified_folds(data: LabelledSet, seed: int) -> Tensor:
-    """For each picture the fold that leaves it out, or -1 where it is the only one of its class, `(n,)`."""
-    generator = Generator().manual_seed(seed)
-    counts = data.counts()
+    """For each picture the fold that leaves it out with its copies, or -1 where its class has no other, `(n,)`."""
+    generator, which = Generator().manual_seed(seed), copies(data)
+    counts = different(data)
     n_folds = min(FOLDS, int(counts[counts > 1].min()))
     folds = torch.full((len(data.y),), -1)
     for label in (counts > 1).nonzero().flatten().tolist():
         rows = (data.y == label).nonzero().flatten()
-        order = torch.randperm(len(rows), generator=generator)
-        folds[rows[order]] = torch.arange(len(rows)) % n_folds
+        kinds = which[rows].tolist()
+        own = list(dict.fromkeys(kinds))  # in the order of the pictures
+        order = torch.randperm(len(own), generator=generator).tolist()
+        fold = {own[kind]: place % n_folds for place, kind in enumerate(order)}
+        folds[rows] = torch.tensor([fold[kind] for kind in kinds])
     return folds

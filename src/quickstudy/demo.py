@@ -242,7 +242,6 @@ def show_task(learner: Learner, data: LabelledSet, seed: int) -> TaskShown:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def adaptation_curve(data: LabelledSet, seed: int, tasks: int = 100) -> StepCurve | None:
     """Accuracy of the shipped MAML after each inner step; None where it is not there."""
     if "glyphs_maml" not in shipped_names():

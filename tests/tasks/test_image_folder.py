@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from PIL import Image
 
 from quickstudy.errors import DataError, DataNotFoundError, TooFewExamplesError, UnreadablePictureError
+from quickstudy.tasks.encoder_for import look
 from quickstudy.tasks.image_folder import image_folder, unlabelled_pictures
 from quickstudy.tasks.pictures import PictureEncoder
 
@@ -95,6 +97,31 @@ def test_a_folder_of_parts_is_not_taken_for_one_of_classes(tmp_path):
     assert image_folder(tmp_path, encoder=ENCODER).class_names == ("other", "test", "Train")
 
 
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
+def test_links_are_followed_each_folder_once(tmp_path):
+    put(tmp_path / "real", "a/1.png", "a/deeper/2.png", "b/1.png")
+    (tmp_path / "mine").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "mine" / name).symlink_to(tmp_path / "real" / name)
+    (tmp_path / "real" / "a" / "deeper" / "round").symlink_to(tmp_path / "real" / "a")
+    assert image_folder(tmp_path / "mine", encoder=ENCODER).counts().tolist() == [2, 1]
+    assert len(look(tmp_path / "mine")) == 3
+
+
+def test_pictures_beside_the_classes_are_told(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png", "loose.png", ".hidden.png")
+    told = []
+    assert len(image_folder(tmp_path, encoder=ENCODER, tell=told.append).x) == 2
+    assert told[:1] == [f"{tmp_path} has 1 pictures beside its subfolders: they are of no class, and left aside"]
+
+
+def test_a_picture_of_a_format_that_needs_a_plug_in_is_bad_and_not_left_aside(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "b" / "IMG_1.HEIC").write_bytes(b"....ftypheic")
+    with pytest.raises(UnreadablePictureError, match=r"IMG_1\.HEIC.*save it as PNG or JPEG"):
+        image_folder(tmp_path, encoder=ENCODER)
+
+
 def test_blank_pictures_are_counted_and_one_is_named(tmp_path, caplog):
     put(tmp_path, "a/1.png", "b/1.png")
     picture = Image.new("L", (12, 12), 255)
@@ -145,8 +172,8 @@ def test_an_empty_class_is_named(tmp_path):
 def test_a_class_of_a_format_that_cannot_be_read_says_which(tmp_path):
     put(tmp_path, "a/1.png")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "1.HEIC").write_bytes(b"x")
-    with pytest.raises(TooFewExamplesError, match=r"b holds only other files \(1 \.heic\)"):
+    (tmp_path / "b" / "1.DOC").write_bytes(b"x")
+    with pytest.raises(TooFewExamplesError, match=r"b holds only other files \(1 \.doc\)"):
         image_folder(tmp_path)
 
 

@@ -93,7 +93,7 @@ def train(
     ] = Resize.pad,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out.")] = False,
     validation_tasks: Annotated[int, typer.Option(help="Tasks that choose the best weights.", min=2)] = 200,
-    seed: Annotated[int, typer.Option(help="Of everything random.", callback=a_seed)] = 0,
+    seed: Annotated[int, typer.Option(help="Of all but the parting of your classes.", callback=a_seed)] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out, with another --lr or --clip if given.")
     ] = False,
@@ -151,7 +151,7 @@ def train(
             out=out,
             resume=resume,
             fabric=fabric,
-            on_stage=lambda stage: console.print(stage, soft_wrap=True),
+            on_stage=lambda stage: console.print(stage, markup=False, soft_wrap=True),
             on_progress=watch if fabric.is_global_zero else None,
         )
     if not fabric.is_global_zero:

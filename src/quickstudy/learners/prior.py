@@ -15,6 +15,7 @@ from quickstudy.artefacts import Artefact, fill, read_artefact, require, write_a
 from quickstudy.errors import DamagedArtefactError, ShapeError
 from quickstudy.learners.catalogue import LEARNERS, Recipe
 from quickstudy.learners.learner import HOW, Learner
+from quickstudy.priors import shipped, shipped_names
 
 KIND = "learner"
 
@@ -117,7 +118,7 @@ def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | N
     """Loads a prior, in evaluation mode.
 
     Args:
-        path: The folder.
+        path: The folder, or the name of a prior that comes with quickstudy.
         net: The network it was trained with, where that was the user's own.
         learner: Constructed as the one that was saved; it is given its weights. For those that have functions, or
             several networks of the user's own.
@@ -138,6 +139,8 @@ def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | N
         'maml'
     """
     folder = Path(path)
+    if not folder.exists() and str(path) in shipped_names():
+        folder = shipped(str(path))
     artefact = read_artefact(folder, KIND)
     recipe: Recipe = require(artefact.settings, folder, lambda settings: Recipe.from_settings(settings["recipe"]))
     if net is not None and learner is not None:

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from quickstudy.errors import DataError
+from quickstudy.tasks.image_folder import pictures_below
 from quickstudy.tasks.pictures import (
-    SUFFIXES,
     PictureEncoder,
     border_of,
     eight_bits,
@@ -112,16 +112,6 @@ def look(folder: Path) -> list[Look]:
     files = pictures_below(folder)
     files = files[:: max(1, -(-len(files) // _LOOKED_AT))]
     return [seen for seen in map(look_at, files) if seen is not None]
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """The picture files of a folder at any depth, but no hidden ones."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
-    )
 
 
 def look_at(file: Path) -> Look | None:

@@ -25,6 +25,8 @@ SUFFIXES = {
     ".jp2": "JPEG2000",
     ".webp": "WEBP",
     ".avif": "AVIF",
+    ".heic": "HEIF",  # which Pillow reads where a plug-in has taught it to
+    ".heif": "HEIF",
     ".gif": "GIF",
     ".bmp": "BMP",
     ".tif": "TIFF",
@@ -101,14 +103,14 @@ class PictureEncoder:
             name: What an error calls it; by default its path.
 
         Raises:
-            UnreadablePictureError: Where it is empty, cut off, no picture, or too large to be an honest one.
+            UnreadablePictureError: Where it is empty, cut off, of no format that Pillow reads here, or so large that it
+                can hardly be honest: twice Pillow's `MAX_IMAGE_PIXELS`, which are 179 million pixels.
             MissingExtraError: Where Pillow is not installed.
         """
         called = name or str(source if isinstance(source, Path | str) else getattr(source, "name", "the picture"))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                warnings.simplefilter("error", pillow().DecompressionBombWarning)
                 with pillow().open(source, formats=readable_formats()) as image:
                     image.draft(None, (4 * self.size, 4 * self.size))  # JPEG decodes large pictures at a fraction
                     return self.encode(image)
@@ -194,9 +196,9 @@ def _reason(source: Path | str | BinaryIO, error: Exception) -> str:
     if path is not None and path.is_file() and path.stat().st_size == 0:
         return "it is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
-        return "its content is of no format that Pillow reads here"
-    if isinstance(error, pillow().DecompressionBombError | pillow().DecompressionBombWarning):
-        return f"it is larger than {pillow().MAX_IMAGE_PIXELS:,} pixels"
+        return "its content is of no format that Pillow reads here: save it as PNG or JPEG"
+    if isinstance(error, pillow().DecompressionBombError):
+        return f"it has more than {2 * pillow().MAX_IMAGE_PIXELS:,} pixels: save a smaller one"
     return str(error).rstrip(".") or type(error).__name__
 
 

@@ -115,6 +115,28 @@ class Task:
                     "as many in support and query: a single target is y[..., None]. A classification has an n_way."
                 )
 
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, *, n_way: int | None = None) -> "Task":
+        """One task of labelled examples, `(n, *input)` and `(n,)`, without queries: what a learner adapts to.
+
+        Args:
+            x: Inputs.
+            y: int64 labels from 0 on, or the targets of a regression, floats `(n, out)`.
+            n_way: Number of classes; by default one more than the largest label. A regression has none.
+
+        Example:
+            >>> import torch
+            >>> from quickstudy import PrototypicalNetwork, Task
+            >>> task = Task.of(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1]))
+            >>> predict = PrototypicalNetwork(torch.nn.Identity()).adapt(task)
+            >>> predict(torch.tensor([[[0.2], [4.0]]])).probs.argmax(-1)
+            tensor([[0, 1]])
+        """
+        if n_way is None and not y.is_floating_point():
+            n_way = int(y.max()) + 1
+        support = Examples(x[None], y[None])
+        return cls(support, support.map(lambda value: value[:, :0]), n_way)
+
     def __len__(self) -> int:
         return self.support.x.shape[0]
 
