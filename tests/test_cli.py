@@ -403,7 +403,7 @@ def test_a_disk_that_is_full_between_two_files_of_a_result_leaves_the_earlier_re
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    code, _, told = quickstudy(*arguments, labelled / "class 0", "--force")
+    code, _, told = quickstudy(*arguments, next((labelled / "class 0").iterdir()), "--force")
     assert code == 1
     assert "What was saved before is intact." in told
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

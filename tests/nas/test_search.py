@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -534,6 +535,47 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     assert result.cut == "30 of 90 steps"
     assert result.settings["final training"] == "30 of 90 steps, 45 more on all examples"
     assert run().cut is None
+
+
+def test_where_nothing_has_succeeded_a_training_that_was_cut_counts(monkeypatch):
+    sound = OnOneTask.__call__
+
+    def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
+        outcome = sound(self, architecture, schedule, seed=seed, keep=keep)
+        return replace(outcome, complete=keep)
+
+    monkeypatch.setattr(OnOneTask, "__call__", train)
+    result = run()
+    assert [one.value is None for one in result.tried] == [False, True, True, True]
+    assert result.architecture == result.tried[0].architecture
+
+
+def test_going_on_leaves_time_to_be_tested(monkeypatch):
+    space, data = open_task(toy(), 0)
+    network = OnOneTask(space, data).network(space.sample(generator=Generator().manual_seed(0)), seed=0).eval()
+    clock, deadlines, sound = [0.0], [], answer
+
+    def asked(network, x):
+        clock[0] += len(x) / 10
+        return sound(network, x)
+
+    def train(network, x, y, schedule, *, deadline, **options):
+        deadlines.append(deadline)
+        return Trained(torch.zeros(schedule.steps), 1.0, complete=True)
+
+    monkeypatch.setattr("quickstudy.nas.search.answer", asked)
+    monkeypatch.setattr("quickstudy.nas.search.train", train)
+    monkeypatch.setattr("quickstudy.nas.search.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    gone_on(network, data, Schedule(steps=8), seed=0, step=1e-9, deadline=100.0, queries=300)
+    assert deadlines == [pytest.approx(100 - 6 - 30)]  # 60 examples again, and 300 queries
+
+
+def test_a_latency_that_a_busy_moment_spoilt_is_measured_again(monkeypatch):
+    times = iter([9.0, 9.0, 9.0, 0.5, *[9.0] * 20])
+    monkeypatch.setattr("quickstudy.nas.search.measure_latency", lambda *args: next(times))
+    result = run(limits=replace(LIMITS, max_latency=1.5))
+    assert result.latency == 0.5
+    assert result.limits.max_latency == 1.5
 
 
 def test_a_training_that_was_cut_is_no_outcome(monkeypatch):

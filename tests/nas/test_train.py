@@ -184,6 +184,12 @@ def test_a_first_step_that_takes_long_makes_no_plan_shorter(network, examples, m
     assert trained.complete
 
 
+def test_a_first_step_that_takes_most_of_the_time_is_not_the_last(network, examples, monkeypatch):
+    monkeypatch.setattr(module, "time", clock_of(0.01, [], monkeypatch, first=3.5))
+    trained = train(network, *examples, Schedule(steps=500, batch_size=4), generator=seeded(), deadline=5.0)
+    assert 120 < trained.steps < 150
+
+
 def test_a_plan_grows_again_when_a_slow_moment_is_over(network, examples, monkeypatch):
     rates = []
     sound = clock_of(1.0, rates, monkeypatch)

@@ -292,7 +292,8 @@ class Hunt:
         if outcome.accuracy is None and not trial.accuracies:
             self.record.fail(trial.number, outcome.why or "", attributes=self.known(trial.latency))
             return None
-        if outcome.accuracy is None or not outcome.complete:
+        first_of_all = not trial.accuracies and not self.succeeded  # cut short, it is better than nothing
+        if outcome.accuracy is None or not (outcome.complete or first_of_all):
             self.end(trial, outcome.why)
             return None
         self.pace.add(self.cost(trial.architecture), outcome)

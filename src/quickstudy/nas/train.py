@@ -158,7 +158,6 @@ def train(
     """
     if len(x) < 2 or y.shape != x.shape[:1]:
         raise ShapeError(f"x is {tuple(x.shape)} and y {tuple(y.shape)}; give two examples or more, a label for each.")
-    start, total = time.perf_counter(), schedule.steps
     body, x = after_standardising(network, x)
     order = batches(len(x), schedule, generator).to(x.device)  # (steps, batch)
     labels, losses = y[order], torch.zeros(schedule.steps, device=x.device)
@@ -166,6 +165,7 @@ def train(
     optimizer = torch.optim.SGD(
         groups(body, schedule.weight_decay), lr=schedule.lr, momentum=schedule.momentum, nesterov=True, fused=True
     )
+    start, total = time.perf_counter(), schedule.steps  # a process's first optimizer takes seconds to import
     step, since, counted = 0, start, 0
     with products(body):
         while step < total:
@@ -180,9 +180,11 @@ def train(
             step += 1
             if step % CHECK == 0 or step == total or (step in (1, SOON) and deadline is not None):
                 check(losses[:step])
-                if deadline is not None:
+                if deadline is not None and (step < total or step == SOON):
                     now = time.perf_counter()
                     left = SHARE * (deadline - now) * (step - counted) / (now - since)
+                    if step < SOON and now < deadline:
+                        left = max(left, SOON - step)  # what the first one took says little of the others
                     total = step + int(min(schedule.steps - step, max(0, left)))
                     if step == 1:
                         since, counted = now, 1
