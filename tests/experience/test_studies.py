@@ -523,6 +523,17 @@ def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path):
         experience(tmp_path / "none.db", parameters())
 
 
+def test_what_is_no_record_is_read_without_being_written_to(tmp_path):
+    path = tmp_path / "notes.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    with pytest.raises(StudyError, match=r"notes\.db: it is not the record of a search"):
+        experience(path, parameters())
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.db"]
+
+
 def test_a_file_that_another_process_holds_is_named(tmp_path):
     path = tmp_path / "studies.db"
     with Record.open(path, TASK, parameters()):

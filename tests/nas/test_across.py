@@ -138,3 +138,10 @@ def test_two_processes_compare_as_one_does(monkeypatch):
             found += comparison.run("comparing", [member], FURTHER, until=None)
     assert len(found[0].values) == 5
     assert found[0].values.tolist() == pytest.approx(found[1].values.tolist())
+
+
+@pytest.mark.parametrize(("change", "said"), [(0.0, "are the same"), (1e35, "as large as")])
+def test_inputs_that_nothing_can_be_learned_from_are_refused(change, said):
+    given = rows()
+    with pytest.raises(ShapeError, match=said):
+        run(Episodes(LabelledSet(change * given.x, given.y, given.class_names), n_way=2, n_shot=4, n_query=5))

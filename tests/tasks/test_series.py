@@ -167,6 +167,21 @@ def test_bad_csv_files_are_refused_in_a_sentence_with_its_remedy(write, text, se
     assert "waves.csv" in str(raised.value)
 
 
+@pytest.mark.parametrize("called", ["id", "Subject", "of nothing"])
+def test_a_column_that_numbers_the_rows_is_refused(write, called):
+    rows = "".join(
+        f"{i if called == 'of nothing' else 7 * i % 5}," + line("ab"[i % 2], UP[i:] + UP[:i]) for i in range(6)
+    )
+    with pytest.raises(DataError, match=rf"waves\.csv: column {called} numbers the rows.*Remove it"):
+        series(write(f"{called}," + HEADER + rows))
+
+
+@pytest.mark.parametrize("label", ["", "NaN", "null"])
+def test_a_row_without_a_label_is_refused_with_its_line(write, label):
+    with pytest.raises(DataError, match=r"line 3 has no label, one of 1"):
+        series(write(HEADER + line("up", UP) + line(label, DOWN) + line("down", DOWN)))
+
+
 def test_empty_files_are_refused(write, tmp_path):
     with pytest.raises(TooFewExamplesError, match=r"waves\.csv is empty"):
         series(write(" \n"))

@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -113,6 +113,8 @@ def connect(
             return InMemoryStorage()
         if not new and not Path(str(parsed.database)).exists():
             raise StudyError(f"there are no studies at {parsed.database}: no such file.")
+        if not new and not has_studies(Path(str(parsed.database)), patience):
+            raise StudyError(f"there are no studies at {parsed.database}: it is not the record of a search.")
         options = {"connect_args": {"timeout": patience, "factory": _Connection}}
     try:
         with plain_errors(name), quiet():
@@ -323,6 +325,16 @@ def plain_errors(name: str) -> Iterator[None]:
             "Check the address, and that the database answers.",
         )
         raise StudyError(f"the studies at {name} cannot be used: {said}. {remedy}") from error
+
+
+def has_studies(path: Path, patience: float) -> bool:
+    """Whether an SQLite file has Optuna's tables, without writing to it; True where it is no such file, or busy."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=patience)) as connection:
+            found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'studies'").fetchone()
+    except sqlite3.Error:  # which is told where it is opened
+        return True
+    return bool(found[0])
 
 
 class _Connection(sqlite3.Connection):

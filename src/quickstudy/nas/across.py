@@ -19,7 +19,7 @@ from quickstudy.nas.build import Cost, Limits
 from quickstudy.nas.hunt import hunt
 from quickstudy.nas.many_tasks import FRESH, FURTHER, Numbered, OnManyTasks, OnNumberedTask
 from quickstudy.nas.pace import madds
-from quickstudy.nas.search import shipped_prior
+from quickstudy.nas.search import check_inputs, shipped_prior
 from quickstudy.nas.search_prior import SearchPrior
 from quickstudy.nas.space import Space
 from quickstudy.nas.tiny import Tiny
@@ -183,6 +183,7 @@ def search_across(
     numbered = Numbered(source, source if test is None else test, seed)
     x, y = real((first := numbered[0]).support)
     assert first.n_way is not None
+    check_inputs(x)
     each = OnNumberedTask(Tiny(shape=tuple(x.shape[1:]), n_classes=first.n_way), numbered)
     schedule = schedule or Schedule.for_inputs(each.space.shape, steps=STEPS)
     trainer = OnManyTasks(each.space, numbered, schedule.steps)

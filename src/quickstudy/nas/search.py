@@ -322,13 +322,19 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
         found = "of regression" if task.n_way is None else f"a batch of {len(task)}; take task[:1]"
         raise ShapeError(f"a search is for one task of classification, and this is {found}.")
     x, y = real(task.support)
+    check_inputs(x)
+    check_labels("query", task.query, task.n_way)
+    if not bool(real(task.query)[0].isfinite().all()):
+        raise ShapeError("an input of the query set is not finite. Leave such examples out, or fill the gaps.")
+    return Tiny(shape=tuple(x.shape[1:]), n_classes=task.n_way), TrainingSet.of(x, y, n_classes=task.n_way, seed=seed)
+
+
+def check_inputs(x: Tensor) -> None:
+    """Raises ShapeError where inputs `(n, *input)` are not finite, too large, or all the same."""
     if not bool(x.isfinite().all()):
         raise ShapeError(
             "an input of the support set is not finite. Leave such examples out, or fill in what is missing."
         )
-    check_labels("query", task.query, task.n_way)
-    if not bool(real(task.query)[0].isfinite().all()):
-        raise ShapeError("an input of the query set is not finite. Leave such examples out, or fill the gaps.")
     if bool((x.abs() > LARGEST).any()):
         raise ShapeError(
             f"the inputs of the support set are as large as {float(x.abs().max()):.2g}, and their sums are not finite "
@@ -336,7 +342,6 @@ def open_task(task: Task, seed: int) -> tuple[Tiny, TrainingSet]:
         )
     if bool((x == x[:1]).all()):
         raise ShapeError("all inputs of the support set are the same. Give inputs that tell classes apart.")
-    return Tiny(shape=tuple(x.shape[1:]), n_classes=task.n_way), TrainingSet.of(x, y, n_classes=task.n_way, seed=seed)
 
 
 def judge(network: nn.Module, task: Task) -> tuple[Share | None, Tensor | None]:

@@ -20,6 +20,10 @@ SHORTEST = 8
 
 EMPTY = ("", "nan", "na", "n/a", "null", "none", "inf", "infinity", "?")
 """Cells that say that there is no number."""
+UNLABELLED = ("", "nan", "n/a", "null")
+"""Those that say that there is no label; the others may be a class's name."""
+NUMBERING, MANY = ("id", "idx", "index", "row", "sample", "subject"), 5
+"""What columns are called that number the rows; and the rows from which on one is known by its numbers."""
 
 _TIME = {"time", "timestamp", "t", "date", "datetime", "step", "timestep"}
 _NAMED = 5  # things of a kind that an error names
@@ -125,8 +129,22 @@ def read_csv(text: str, path: Path) -> tuple[Tensor, list[str]]:
     kept = [i for i, name in enumerate(names) if name or header is None]
     label = label_column(names, rows, kept, header is not None, path)
     columns = [i for i in kept if i != label]
+    if missing := [number for number, cells in rows if cells[label].lower() in UNLABELLED]:
+        raise DataError(f"{path}: line {missing[0]} has no label, one of {len(missing)}. Label them, or remove them.")
     values = numbers(rows, columns, names, path)
+    check_no_numbering(values, [names[i] for i in columns], path)
     return torch.from_numpy(values)[:, None], [cells[label] for _, cells in rows]
+
+
+def check_no_numbering(values: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Raises DataError where a column numbers the rows, which may tell the class where they are sorted by it."""
+    counts = (np.diff(values, axis=0) == 1).all(0) if len(values) >= MANY else np.zeros(len(names), bool)
+    called = np.array([name.lower() in NUMBERING for name in names])
+    for i in (counts | called).nonzero()[0].tolist():
+        raise DataError(
+            f"{path}: column {names[i] or i + 1} numbers the rows, and would be taken for a part of the series. "
+            "Remove it."
+        )
 
 
 def is_header(cells: Sequence[str]) -> bool:
