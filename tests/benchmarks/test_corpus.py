@@ -7,6 +7,7 @@ import torch
 
 from quickstudy.nas.build import count
 from quickstudy.nas.tiny import Tiny
+from quickstudy.nas.train import Descent
 
 FORMULAS = ("cylinder-bell-funnel", "control-charts", "two-patterns")
 """Tasks that need no data."""
@@ -154,8 +155,9 @@ def test_tau_of_the_same_order_is_one_and_its_interval_shrinks(corpus):
 
 def test_the_plain_loop_makes_as_many_steps(corpus, monkeypatch):
     steps = []
-    original = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **o: (steps.append(1), original(self, *a, **o))[1])
+    for kind in (Descent, torch.optim.SGD):
+        sound = kind.step
+        monkeypatch.setattr(kind, "step", lambda self, *a, sound=sound: (steps.append(1), sound(self, *a))[1])
     network = torch.nn.Sequential(torch.nn.Linear(2, 2))
     for loop in (corpus.ours, corpus.plain):
         steps.clear()

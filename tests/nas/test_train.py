@@ -1,3 +1,6 @@
+import copy
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +14,7 @@ from quickstudy.nas.build import build, count
 from quickstudy.nas.export import export_onnx
 from quickstudy.nas.standardise import Standardise, standardised
 from quickstudy.nas.tiny import Tiny
-from quickstudy.nas.train import Schedule, answer, augmented, batches, products, train
+from quickstudy.nas.train import Descent, Schedule, answer, augmented, batches, products, train
 
 
 def seeded(seed=0):
@@ -156,15 +159,40 @@ def test_products_leave_the_modules_as_they_were(network):
     assert not any("forward" in vars(layer) for layer in network.modules())
 
 
+def test_steps_are_those_of_sgd_without_the_seconds_that_its_import_takes():
+    one = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    other, schedule, x = copy.deepcopy(one), Schedule(momentum=0.8), torch.randn(9, 3, generator=seeded())
+    decays = [p for p in other.parameters() if p.dim() > 1], [p for p in other.parameters() if p.dim() <= 1]
+    parts = [{"params": p, "weight_decay": w} for p, w in zip(decays, (schedule.weight_decay, 0.0))]
+    descent, optimizer = Descent(one, schedule), torch.optim.SGD(parts, lr=1.0, momentum=0.8, nesterov=True)
+    for rate in (0.1, 0.3, 0.2):
+        one(x).square().mean().backward()
+        descent.step(rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        other(x).square().mean().backward()
+        optimizer.step()
+    for a, b in zip(one.parameters(), other.parameters()):
+        torch.testing.assert_close(a, b)
+    code = (
+        "import sys, torch; from quickstudy.nas.train import Schedule, train\n"
+        "x, y, generator = torch.rand(4, 2), torch.arange(4) % 2, torch.Generator()\n"
+        "train(torch.nn.Linear(2, 2), x, y, Schedule(steps=2), generator=generator)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def clock_of(seconds_a_step, rates, monkeypatch, first=0.0):
     """A clock that goes forward by so much with every step, and more with the first; its rate is added to `rates`."""
-    fused = torch.optim.SGD.step
+    sound = Descent.step
 
-    def step(self, *arguments, **options):
-        rates.append(self.param_groups[0]["lr"])
-        return fused(self, *arguments, **options)
+    def step(self, rate):
+        rates.append(rate)
+        sound(self, rate)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(Descent, "step", step)
     return SimpleNamespace(perf_counter=lambda: seconds_a_step * len(rates) + (first if rates else 0.0))
 
 

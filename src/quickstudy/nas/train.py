@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.optim.sgd import sgd
 
 from quickstudy.errors import DivergedError, ShapeError
 from quickstudy.nas.standardise import Standardise
@@ -162,20 +163,15 @@ def train(
     order = batches(len(x), schedule, generator).to(x.device)  # (steps, batch)
     labels, losses = y[order], torch.zeros(schedule.steps, device=x.device)
     network.train()
-    optimizer = torch.optim.SGD(
-        groups(body, schedule.weight_decay), lr=schedule.lr, momentum=schedule.momentum, nesterov=True, fused=True
-    )
-    start, total = time.perf_counter(), schedule.steps  # a process's first optimizer takes seconds to import
+    descent = Descent(body, schedule)
+    start, total = time.perf_counter(), schedule.steps
     step, since, counted = 0, start, 0
     with products(body):
         while step < total:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate((step + 0.5) / total)
             inputs = augmented(x[order[step]], schedule, generator)
             loss = F.cross_entropy(body(inputs), labels[step], label_smoothing=schedule.label_smoothing)
-            optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            descent.step(schedule.rate((step + 0.5) / total))
             losses[step] = loss.detach()
             step += 1
             if step % CHECK == 0 or step == total or (step in (1, SOON) and deadline is not None):
@@ -255,13 +251,39 @@ def batches(n: int, schedule: Schedule, generator: Generator) -> Tensor:
     return drawn[: schedule.steps * size].view(schedule.steps, size)
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay; biases and normalisation do not."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+class Descent:
+    """The steps of `torch.optim.SGD`, fused: the first optimizer of a process takes seconds to import, a search's own.
+
+    Weights decay; biases and normalisation do not.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.momenta: dict[bool, list[Tensor | None]] = {}
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Goes down the gradient, and forgets it. The loss depends on the same parameters in every step."""
+        for decays in (True, False):
+            parts: list[Tensor] = [p for p in self.parameters if p.grad is not None and (p.dim() > 1) == decays]
+            none: list[Tensor | None] = [None] * len(parts)
+            sgd(
+                parts,
+                [p.grad for p in parts if p.grad is not None],
+                self.momenta.setdefault(decays, none),
+                fused=True,
+                weight_decay=self.schedule.weight_decay if decays else 0.0,
+                momentum=self.schedule.momentum,
+                lr=rate,
+                dampening=0.0,
+                nesterov=True,
+                maximize=False,
+            )
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 def augmented(x: Tensor, schedule: Schedule, generator: Generator) -> Tensor:

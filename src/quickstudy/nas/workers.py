@@ -63,8 +63,7 @@ def attempt(*args: Any, **kwargs: Any) -> Outcome:
 
 
 def ready() -> None:
-    """What a process is asked first: it answers when it is up, and has what its first training would wait for."""
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)  # imports for seconds, once
+    """What a process is asked first: it answers when it is up."""
 
 
 def cores() -> int:
