@@ -98,7 +98,12 @@ def state():
 before = state()
 import quickstudy
 modules = [(n, v.__name__) for n, v in vars(quickstudy).items() if isinstance(v, types.ModuleType)]
-print(json.dumps({"changed": state() != before, "shown": modules, "loaded": sorted(sys.modules)}))
+found = {"changed": state() != before, "shown": modules, "loaded": sorted(sys.modules)}
+
+from quickstudy.nas.train import Schedule, train
+x, y, generator = torch.rand(4, 2), torch.arange(4) % 2, torch.Generator()
+train(torch.nn.Linear(2, 2), x, y, Schedule(steps=2), generator=generator)
+print(json.dumps({**found, "after training": sorted(sys.modules)}))
 """
 OPTIONAL = {"matplotlib", "PIL", "skimage", "typer", "rich", "jinja2", "tensorboard", "sklearn", "fontTools", "pandas"}
 OPTIONAL |= {"optuna", "pytest"}
@@ -120,6 +125,10 @@ def test_importing_loads_nothing_that_is_optional(importing):
 
 def test_importing_loads_nothing_that_takes_long(importing):
     assert not {"lightning_fabric", "torch._dynamo", "sympy"} & set(importing["loaded"])
+
+
+def test_training_as_a_search_does_loads_nothing_that_takes_long(importing):
+    assert not {"lightning_fabric", "torch._dynamo", "sympy"} & set(importing["after training"])
 
 
 def test_importing_changes_nothing(importing):

@@ -3,7 +3,7 @@ import os
 import signal
 import time
 import warnings
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from quickstudy.errors import OutcomeError
 from quickstudy.nas.budget import PROCESSES, Budget
 from quickstudy.nas.trainer import Outcome, Trainer
-from quickstudy.nas.workers import Here, Workers, cores, ready, workers
+from quickstudy.nas.workers import Here, Workers, begin, cores, ready, workers
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,12 @@ def test_trainings_are_done_here_until_the_processes_are_up():
     assert not pool.submit(None, None, seed=0).done()
 
 
-def test_ctrl_c_reaches_no_process_and_where_one_is_killed_the_next_training_is_done_here(caplog):
-    with workers(Where(), 2) as pool:
+def test_where_a_process_is_killed_the_next_training_is_done_here(caplog):
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=begin, initargs=(Where(),)) as executor:
+        pool = Workers(Where(), executor, 2)
         for future in pool._waiting:
             future.result()
-        interrupted = pool.submit("interrupted", None, seed=0)
-        assert interrupted.exception() is None
-        assert interrupted.result().steps != os.getpid()
         with pytest.raises(BrokenProcessPool):
             pool.submit("deadly", None, seed=0).result()
         assert pool.submit(None, None, seed=0).result().steps == os.getpid()
@@ -64,13 +63,16 @@ def test_ctrl_c_reaches_no_process_and_where_one_is_killed_the_next_training_is_
     assert "--workers 1" in caplog.text
 
 
-def test_what_is_under_way_ends_where_a_search_is_stopped():
+def test_ctrl_c_reaches_no_process_and_what_is_under_way_ends_where_a_search_is_stopped():
     pids = []
 
     def search():
         with workers(Where(), 2) as pool:
             for future in pool._waiting:
                 future.result()
+            interrupted = pool.submit("interrupted", None, seed=0)
+            assert interrupted.exception() is None
+            assert interrupted.result().steps != os.getpid()
             pool.submit("long", None, seed=0)
             pids.extend(pool.executor._processes)
             raise ZeroDivisionError
