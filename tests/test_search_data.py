@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -134,7 +135,26 @@ def test_the_lines_of_python_read_a_new_picture_as_the_search_did(tmp_path, monk
     found = (names["x"] == same).flatten(1).all(1)
     assert int(found.sum()) == 1
     torch.testing.assert_close(names["probabilities"], network(same[found]).softmax(1).detach())
-    assert "x = x.astype(numpy.float32) / 255  # x: (n, 3, 8, 8), read as `inputs`" in with_onnx(Path(), data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_lines_for_the_export_read_square_pictures_as_the_search_did_without_torch(tmp_path, monkeypatch, mode):
+    generator = np.random.default_rng(0)
+    for name in ("one", "other"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(4):
+            levels = generator.integers(0, 256, (12, 12, 3), np.uint8)
+            Image.fromarray(levels).convert(mode).save(tmp_path / "pictures" / name / f"{i}.png")
+    data = load_task(tmp_path / "pictures", size=8, test=0.25)
+    lines = with_onnx(Path(), data).splitlines()
+    assert not any("torch" in line or "quickstudy" in line for line in lines)
+    (read,) = [line for line in lines if line.startswith("x =")]
+    monkeypatch.chdir(tmp_path / "pictures" / "one")
+    names = {"numpy": np, "PIL": PIL}
+    Image.open("2.png").save("new.png")
+    exec(read, names)
+    same = data.task.everything.x[0].numpy()
+    assert (np.abs(names["x"] - same).max((1, 2, 3)) < 1e-6).sum() == 1
 
 
 def test_the_lines_of_python_divide_levels_as_the_search_did(tmp_path):

@@ -196,12 +196,20 @@ def with_torch(out: Path, data: NamedTask) -> str:
 
 
 def with_onnx(out: Path, data: NamedTask) -> str:
-    """As many that use the export, and name the classes."""
+    """As many that use the export without torch, and name the classes; pictures take one more, to be read."""
+    more, made = "", f"x.astype(numpy.float32){DIVIDED.get(data.inputs.get('levels'), '')}"
+    if "encoder" in data.inputs:
+        channels, *size = data.shape
+        mode, axes = ("RGB", ".transpose(2, 0, 1)[None]") if channels == 3 else ("L", "[None, None]")
+        more = (
+            f'x = numpy.asarray(PIL.Image.open("new.png").convert("{mode}").resize({tuple(size)}, 2)){axes} / 255'
+            "  # a square one: others have margins, of the colour of their border\n"
+        )
+        made = "x.astype(numpy.float32)"
     return (
-        "import json, numpy, onnxruntime\n"
+        f"import json, numpy, onnxruntime{', PIL.Image' if more else ''}\n"
         f"session = onnxruntime.InferenceSession({(out / ONNX).as_posix()!r})\n"
-        f"x = x.astype(numpy.float32){DIVIDED.get(data.inputs.get('levels'), '')}  # {an_input(data)}\n"
-        '(logits,) = session.run(["logits"], {"input": x})\n'
+        f'{more}(logits,) = session.run(["logits"], {{"input": {made}}})  # {an_input(data)}\n'
         'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])\n'
         "answers = [names[i] for i in logits.argmax(1)]"
     )
@@ -209,9 +217,8 @@ def with_onnx(out: Path, data: NamedTask) -> str:
 
 def an_input(data: NamedTask) -> str:
     """What the network takes, in a comment."""
-    scale = ", levels of 0 to 255" if data.inputs.get("levels") in DIVIDED else ""
-    made = ", read as `inputs` in the metadata says" if "encoder" in data.inputs else ""
-    return f"x: (n, {', '.join(map(str, data.shape))}){made}{scale}"
+    scale = ", levels of 0 to 255" if data.inputs.get("levels") in DIVIDED and "encoder" not in data.inputs else ""
+    return f"x: (n, {', '.join(map(str, data.shape))}){scale}"
 
 
 def scored(method: str, setting: str, share: Share) -> Score:
