@@ -288,7 +288,7 @@ class Hunt:
         return pool.submit(trial.architecture, schedule, seed=seed_of(self.seed, trial.architecture), deadline=deadline)
 
     def go_on(self, trial: Running, outcome: Outcome) -> Running | None:
-        """Writes down a training, and ends the trial unless it is among the best third so far."""
+        """Writes down a training, and ends the trial unless it is among the best third so far, of three or more."""
         if outcome.accuracy is None and not trial.accuracies:
             self.record.fail(trial.number, outcome.why or "", attributes=self.known(trial.latency))
             return None
@@ -306,7 +306,7 @@ class Hunt:
         values = [entry.reports[rung] for entry in self.fitting() if rung in entry.reports]
         better = sum(value > outcome.accuracy.percent for value in values)
         takes = self.pace.seconds(self.cost(trial.architecture), self.steps * ETA**rung)
-        if rung < RUNGS and better < max(1, len(values) // ETA) and takes < self.left(LATEST):
+        if rung < RUNGS and better < len(values) // ETA and takes < self.left(LATEST):
             return trial
         self.end(trial)
         return None
@@ -405,13 +405,13 @@ class Hunt:
 
         One rung more than the last one's, where trials say when to stop, and else up to two, as many as the seconds
         allow. Where there are none even for as many steps as those by which the architecture earned its place, it has
-        these, whatever they take.
+        these, in as many seconds as its trainings took.
         """
         least, earned = self.steps * ETA**RUNGS, self.steps * ETA ** (len(one.accuracies) - 1)
         if math.isinf(seconds):
             return least, None
         if SHARE * seconds < self.pace.seconds(one.cost, earned):
-            return earned, None
+            return earned, time.perf_counter() + max(seconds, one.seconds)
         return least * ETA, time.perf_counter() + seconds
 
 
