@@ -1,9 +1,11 @@
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import quickstudy.adapt_folder
 from quickstudy import Prior, Recipe
 from quickstudy.adapt_folder import adapt_folder, self_check, share_of_the_choice, stratified_folds
 from quickstudy.errors import (
@@ -147,16 +149,34 @@ def test_what_a_grey_prior_of_ink_cannot_see_is_told(tmp_path, pictures):
     assert not adapt_folder(make_prior(), pictures[0], name="mine", check=False)[0].warnings
 
 
-def test_nearest_neighbour_names_no_second_best_and_says_why(pictures):
+def test_nearest_neighbour_names_no_second_best_and_says_why(pictures, monkeypatch):
     labelled, new, out = pictures
     (new / "broken.png").write_bytes(b"no picture")
-    report, _ = adapt_folder(
-        make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True, check=True, seed=1
+    sound = quickstudy.adapt_folder.self_check
+    monkeypatch.setattr(
+        "quickstudy.adapt_folder.self_check",
+        lambda *args, **options: replace(sound(*args, **options), used="nearest neighbour on pixels"),
     )
-    assert any("broken.png" in warning for warning in report.warnings)
+    report, _ = adapt_folder(make_prior(), labelled, name="mine", predict=new, out=out, skip_bad=True)
+    assert any("gives all its answers the same probability" in warning for warning in report.warnings)
+    assert set(report.predictions.closest) == {None}
+    assert "1 of 5 pictures are left out: " in "".join(report.warnings)
     assert "broken.png" in (out / "report.html").read_text("utf-8")
-    told = any("gives all its answers the same probability" in warning for warning in report.warnings)
-    assert told == (report.method == "nearest neighbour on pixels") == (set(report.predictions.closest) == {None})
+
+
+def test_what_a_threshold_says_of_many_more_classes_is_doubted_and_none_is_no_name_of_a_class(pictures):
+    labelled, new, _ = pictures
+    thresholds = {"unknown": [{"n_way": 2, "n_shot": 3, "kept": 95.0, "refused": 60.0, "value": 0.0}]}
+    prior = make_prior(training=thresholds)
+    told = "calibrated on tasks of 2 classes, and here are"
+    report, _ = adapt_folder(prior, labelled, name="mine", predict=new, unknown=True, check=False)
+    assert not any(told in warning for warning in report.warnings)
+    fill(labelled, 2, ("other",))
+    report, _ = adapt_folder(prior, labelled, name="mine", predict=new, unknown=True, check=False)
+    assert any(told in warning for warning in report.warnings)
+    (labelled / "other").rename(labelled / "none of these")
+    with pytest.raises(TaskError, match="a class is called 'none of these'"):
+        adapt_folder(prior, labelled, name="mine", predict=new, unknown=True)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -209,7 +229,7 @@ def test_one_picture_a_class_cannot_be_checked_with_and_the_report_says_so(tmp_p
     report, _ = adapt_folder(make_prior(), fill(tmp_path, 1), name="mine")
     assert report.check is None
     assert report.method == "prototypical network"
-    assert "there is one picture of each class" in report.warnings[0]
+    assert "no class has two different pictures" in report.warnings[0]
 
 
 def test_pictures_of_one_class_alone_are_no_check(tmp_path):

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 NONE = "none of these"
 FOLDS = 5
 LOOK_ALIKE = 3  # pictures of one class taken for another before the report warns of the pair
-FAR = 1.5  # times as many classes, or shots, as a threshold was calibrated for, before the report warns
+FAR = 1.5  # times as many classes as a threshold was calibrated for, before the report warns
 OnStage = Callable[[str], None]
 
 
@@ -103,8 +104,7 @@ def adapt_folder(
         refuse_as_folder(out, folder)
     if predict is not None and predict.is_dir() and folder.expanduser().resolve() in predict.resolve().parents:
         raise DataError(
-            f"{predict}, whose pictures are to be named, lies among the classes in {folder}, and would be one of them, "
-            "or in one. Move it elsewhere."
+            f"{predict}, whose pictures are to be named, lies among the classes in {folder}. Move it elsewhere."
         )
     say = on_stage or (lambda stage: None)
     start = time.perf_counter()
@@ -124,24 +124,23 @@ def adapt_folder(
             f"{name} tells at most {most} classes apart, and {folder} has {data.n_classes}. Take a prior without that "
             "limit, such as glyphs_prototypical_network, or train one with a larger --n-way."
         )
-    n_shot = even_shots(data.counts())
+    counts = different(data)
+    n_shot = even_shots(counts)
     threshold = nearest(prior.training.get("unknown", ()), data.n_classes, n_shot) if unknown else None
     if unknown and threshold is None:
         raise TaskError(f"{name} {why_no_threshold(prior)}, or omit --unknown.")
     if unknown and NONE in data.class_names:
         raise TaskError(f"a class is called {NONE!r}, which is what --unknown answers. Rename it, or omit --unknown.")
-    if threshold is not None and max(data.n_classes / threshold.n_way, n_shot / threshold.n_shot) > FAR:
+    if threshold is not None and data.n_classes > FAR * threshold.n_way:
         warnings.append(
-            f'"{NONE}" was calibrated on tasks of {threshold.n_way} classes with {threshold.n_shot} pictures each at '
-            f"most like these, of {data.n_classes} with {n_shot:.3g}: far more strangers may pass than it says, the "
-            "more so the more classes there are."
+            f'"{NONE}" was calibrated on tasks of {threshold.n_way} classes, and here are {data.n_classes}: the more '
+            "there are, the more strangers are like one of them, and far more may pass than the report says."
         )
     own = prior.recipe.learner.replace("_", " ")
     methods: dict[str, Learner] = {own: prior.learner}
     if prior.recipe.transductive:
         warnings.append(f"{name} is transductive: its answer to a picture depends on the others that are asked about.")
     found: SelfCheck | None = None
-    counts = different(data)
     several = int((counts > 1).sum())
     if check and several > 1:
         methods["nearest neighbour on pixels"] = NearestNeighbour()
@@ -149,7 +148,7 @@ def adapt_folder(
         say("leaving pictures out, to check")
         found = self_check(methods, data, seed=seed, on_stage=say)
     elif check:
-        which = "only one class has more than one picture" if several else "there is one picture of each class"
+        which = "only one class has more than one picture" if several else "no class has two different pictures"
         warnings.append(f"No picture could be left out to check the answers with: {which}.")
     if found is not None and int(counts.min()) == 1:
         single = [data.class_names[i] for i in (counts == 1).nonzero().flatten().tolist()]
@@ -285,7 +284,9 @@ def doubts(folder: Path, encoder: PictureEncoder, data: LabelledSet, name: str) 
     which = copies(data)
     if more := len(which) - len(which.unique()):
         found.append(f"{more} of the {len(which)} labelled pictures are copies of others, and tell nothing new.")
-    for a, b in sorted({(i, j) for i, j in both_ways(data, which) if i < j})[:LOOK_ALIKE]:
+    pairs = torch.stack([which, data.y], 1).unique(dim=0).tolist()  # in the order of pictures, and then of classes
+    shared = sorted({(a, b) for (one, a), (other, b) in pairwise(pairs) if one == other})
+    for a, b in shared[:LOOK_ALIKE]:
         found.append(f"Classes {data.class_names[a]!r} and {data.class_names[b]!r} have a picture in common.")
     return found
 
@@ -300,13 +301,6 @@ def different(data: LabelledSet) -> Tensor:
     """How many different pictures each class has, `(classes,)`."""
     pairs = torch.stack([data.y, copies(data)], 1).unique(dim=0)
     return torch.bincount(pairs[:, 0], minlength=data.n_classes)
-
-
-def both_ways(data: LabelledSet, which: Tensor) -> list[tuple[int, int]]:
-    """Pairs of classes that have a picture in common, each pair in both orders."""
-    holds = torch.zeros(data.n_classes, int(which.max()) + 1)
-    holds[data.y, which] = 1
-    return [(int(a), int(b)) for a, b in (holds @ holds.T).fill_diagonal_(0).nonzero()]
 
 
 def self_check(

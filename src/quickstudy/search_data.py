@@ -198,12 +198,13 @@ def with_torch(out: Path, data: NamedTask) -> str:
 def with_onnx(out: Path, data: NamedTask) -> str:
     """As many that use the export without torch, and name the classes; pictures take one more, to be read."""
     more, made = "", f"x.astype(numpy.float32){DIVIDED.get(data.inputs.get('levels'), '')}"
-    if "encoder" in data.inputs:
+    encoder = data.inputs.get("encoder")
+    if isinstance(encoder, Mapping) and encoder.get("white") is None:
         channels, *size = data.shape
         mode, axes = ("RGB", ".transpose(2, 0, 1)[None]") if channels == 3 else ("L", "[None, None]")
         more = (
             f'x = numpy.asarray(PIL.Image.open("new.png").convert("{mode}").resize({tuple(size)}, 2)){axes} / 255'
-            "  # a square one: others have margins, of the colour of their border\n"
+            "  # a square, opaque, upright one of 8 bits\n"
         )
         made = "x.astype(numpy.float32)"
     return (
@@ -218,7 +219,8 @@ def with_onnx(out: Path, data: NamedTask) -> str:
 def an_input(data: NamedTask) -> str:
     """What the network takes, in a comment."""
     scale = ", levels of 0 to 255" if data.inputs.get("levels") in DIVIDED and "encoder" not in data.inputs else ""
-    return f"x: (n, {', '.join(map(str, data.shape))}){scale}"
+    made = ", read as `inputs` in the metadata says" if "encoder" in data.inputs else ""
+    return f"x: (n, {', '.join(map(str, data.shape))}){made}{scale}"
 
 
 def scored(method: str, setting: str, share: Share) -> Score:

@@ -205,12 +205,13 @@ def test_a_search_that_was_killed_in_the_middle_of_a_training_goes_on_as_if_it_h
             raise KilledError
         return sound(self, architecture, schedule, **options)
 
-    sound, whole = OnOneTask.__call__, run()
+    many = replace(FEW, trials=9)
+    sound, whole = OnOneTask.__call__, run(budget=many)
     monkeypatch.setattr(OnOneTask, "__call__", train)
     with pytest.raises(KilledError):
-        run(storage=tmp_path / "studies.db")
+        run(budget=many, storage=tmp_path / "studies.db")
     monkeypatch.setattr(OnOneTask, "__call__", sound)
-    rest = run(storage=tmp_path / "studies.db")
+    rest = run(budget=many, storage=tmp_path / "studies.db")
     assert [(one.architecture, one.value, one.accuracies) for one in whole.tried] == [
         (one.architecture, one.value, one.accuracies) for one in rest.tried
     ]
@@ -268,8 +269,8 @@ def test_one_in_three_goes_on_to_the_next_rung_and_counts_as_it_did(monkeypatch)
     monkeypatch.setattr(OnOneTask, "__call__", train)
     result = run(budget=Budget(seconds=None, trials=9, steps=4))
     rungs = [len(one.accuracies) for one in result.tried]
-    assert rungs == [2, 2, 2, 2, 1, 1, 1, 1, 1]  # each of the first four was the best of its time
-    left = prod((5 + 0.5) / (error + 0.5) for error in (50, 40, 30, 20)) ** (1 / 4)
+    assert rungs == [1, 1, 2, 2, 1, 1, 1, 1, 1]  # the third and the fourth were the best of their time
+    left = prod((5 + 0.5) / (error + 0.5) for error in (30, 20)) ** (1 / 2)
     assert result.tried[-1].value == pytest.approx(100 - 55 * left)
     assert sorted(set(seen)) == [4, 4 * ETA, 4 * ETA**RUNGS]
 
@@ -314,7 +315,7 @@ def test_where_a_longer_training_diverges_the_shorter_one_counts(monkeypatch):
         return sound(self, architecture, schedule, keep=keep, **options)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    first, second, *_ = run().tried
+    *_, first, second = run().tried  # the first two are compared with too few to go on
     assert (len(first.accuracies), first.value, first.why) == (2, 100.0, None)
     assert (len(second.accuracies), second.value) == (1, second.accuracies[0].percent)
     assert "the loss is" in second.why
@@ -522,7 +523,7 @@ def test_what_was_trained_for_less_is_expected_where_the_finalists_went():
 
 def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypatch):
     def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
-        late = keep and deadline is not None
+        late = keep and schedule.steps > 10 * ETA
         steps = 1 if late else schedule.steps
         weights = self.network(architecture, seed=seed).state_dict() if keep else None
         return Outcome(Share(steps, 1000), 1.0, steps, weights=weights, complete=not late)
@@ -530,7 +531,7 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     monkeypatch.setattr(OnOneTask, "__call__", train)
     monkeypatch.setattr("quickstudy.nas.hunt.Pace.probe", lambda *args, **options: Slow())
     result = run(budget=Budget(seconds=60, trials=4, steps=10))
-    assert {len(one.accuracies) for one in result.tried} == {2}
+    assert [len(one.accuracies) for one in result.tried] == [1, 1, 2, 2]
     assert result.expected == Share(10 * ETA, 1000)
     assert result.cut == "30 of 90 steps"
     assert result.settings["final training"] == "30 of 90 steps, 45 more on all examples"
@@ -582,17 +583,18 @@ def test_a_training_that_was_cut_is_no_outcome(monkeypatch):
     sound, began = OnOneTask.__call__, []
 
     def train(self, architecture, schedule, *, seed, deadline=None, keep=False):
-        began.append((architecture, schedule.steps))
+        began.append(schedule.steps)
         outcome = sound(self, architecture, schedule, seed=seed, keep=keep)
-        cut = (schedule.steps == FEW.steps and len(began) > 1) or schedule.steps == FEW.steps * ETA
-        return replace(outcome, complete=keep or not cut)
+        cut = (schedule.steps == FEW.steps and len(began) > 3) or schedule.steps == FEW.steps * ETA
+        return replace(outcome, accuracy=Share(min(15, len(began)), 15), complete=keep or not cut)
 
     monkeypatch.setattr(OnOneTask, "__call__", train)
-    first, *others = run().tried
-    assert [steps for _, steps in began[:2]] == [FEW.steps, FEW.steps * ETA]
-    assert len(first.accuracies) == 1
-    assert first.value == first.accuracies[0].percent
-    assert all(one.value is None and one.why.startswith("no time left") for one in others)
+    *others, third, fourth = run().tried
+    assert began[:5] == [FEW.steps] * 3 + [FEW.steps * ETA, FEW.steps]
+    assert [len(one.accuracies) for one in (*others, third)] == [1, 1, 1]
+    assert third.value == third.accuracies[0].percent
+    assert fourth.value is None
+    assert fourth.why.startswith("no time left")
 
 
 def test_a_search_whose_process_is_killed_goes_on_in_this_one(monkeypatch):

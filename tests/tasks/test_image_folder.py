@@ -112,7 +112,7 @@ def test_pictures_beside_the_classes_are_told(tmp_path):
     put(tmp_path, "a/1.png", "b/1.png", "loose.png", ".hidden.png")
     told = []
     assert len(image_folder(tmp_path, encoder=ENCODER, tell=told.append).x) == 2
-    assert told[:1] == [f"{tmp_path} has 1 pictures beside its subfolders: they are of no class, and left aside"]
+    assert told[:1] == [f"{tmp_path} has pictures beside its subfolders, 1: they are of no class, and left aside"]
 
 
 def test_a_picture_of_a_format_that_needs_a_plug_in_is_bad_and_not_left_aside(tmp_path):

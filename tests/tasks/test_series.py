@@ -176,6 +176,12 @@ def test_a_column_that_numbers_the_rows_is_refused(write, called):
         series(write(f"{called}," + HEADER + rows))
 
 
+def test_it_is_named_by_its_place_where_there_is_no_header(write):
+    rows = "".join(line("ab"[i % 2], [i, *UP[i:], *UP[:i]]) for i in range(6))
+    with pytest.raises(DataError, match=r"waves\.csv: column 2 numbers the rows"):
+        series(write(rows))
+
+
 @pytest.mark.parametrize("label", ["", "NaN", "null"])
 def test_a_row_without_a_label_is_refused_with_its_line(write, label):
     with pytest.raises(DataError, match=r"line 3 has no label, one of 1"):

@@ -15,7 +15,7 @@ from quickstudy.training.checkpoint import CHECKPOINT
 
 
 def find_prior(name: str) -> Prior:
-    """A prior in a folder, or one of those that come with quickstudy."""
+    """One of the priors that come with quickstudy, or one in a folder; `load`, in Python, looks in folders first."""
     if name in shipped_names():
         if Path(name).is_dir():
             note(f"{name} is the prior that comes with quickstudy; for the folder of that name, write ./{name}")

@@ -118,7 +118,7 @@ def load(path: Path | str, *, net: nn.Module | None = None, learner: Learner | N
     """Loads a prior, in evaluation mode.
 
     Args:
-        path: The folder, or the name of a prior that comes with quickstudy.
+        path: The folder, or the name of a prior that comes with quickstudy, where there is no folder of that name.
         net: The network it was trained with, where that was the user's own.
         learner: Constructed as the one that was saved; it is given its weights. For those that have functions, or
             several networks of the user's own.

@@ -131,16 +131,18 @@ def search(
 
     Proposals are trained on three quarters of the support set and judged on the rest. Training is by successive
     halving: a short training for every proposal, and one of three times as many steps where its accuracy is among the
-    best third so far, each with a complete schedule of its own. Those that stopped early count with as many of their
-    errors as the others had left after going on. In the end the two best are trained for nine times as many steps, or
-    more where there are seconds for it, and one of them is chosen on the validation set. It goes on, for one and a
-    half times as many steps, with all of the support set, and is judged on the query set, which is looked at once.
+    best third so far, of three or more, each with a complete schedule of its own. Those that stopped early count with
+    as many of their errors as the others had left after going on. In the end the two best are trained for nine times as
+    many steps, or more where there are seconds for it, and one of them is chosen on the validation set. It goes on, for
+    one and a half times as many steps, with all of the support set, and is judged on the query set, which is looked at
+    once.
 
     Args:
         task: A batch of one. Its support set is what is learned from, its query set what the result is tested on.
         budget: Seconds, trials, processes.
         limits: What the network may cost. No network that breaks one is trained; but latency is a measurement, and the
-            result's is that of the last one (`SearchResult.latency`), which a busy machine may take beyond the limit.
+            result's is the least of the last ones, up to four (`SearchResult.latency`), which a busy machine may take
+            beyond the limit.
         prior: What earlier tasks taught; None is the prior that comes with quickstudy. A proposer of your own is only
             told what it makes of the task.
         proposer: What to try, instead of Bayesian search around the prior: `BayesianSearch()` knows nothing.
@@ -206,8 +208,9 @@ def search(
     networks = [trained(trainer, one, outcome, seed) for one, outcome in hunted.finalists]
     latencies = [measure_latency(network, space.shape) for network in networks]
     for _ in range(AGAIN):  # a busy moment makes networks slower, and none makes them faster
-        if limits.max_latency is not None and min(latencies) > limits.max_latency:
-            latencies = [min(one, measure_latency(each, space.shape)) for one, each in zip(latencies, networks)]
+        if limits.max_latency is None or min(latencies) <= limits.max_latency:
+            break
+        latencies = [min(one, measure_latency(each, space.shape)) for one, each in zip(latencies, networks)]
     chosen = first_within(latencies, limits.max_latency)
     finalists = [hunted.finalists[chosen], *(one for i, one in enumerate(hunted.finalists) if i != chosen)]
     architecture, outcome = finalists[0]
@@ -311,7 +314,7 @@ def right_of(network: nn.Module, data: TrainingSet, some: Tensor) -> int:
 
 
 def first_within(latencies: Sequence[float], limit: float | None) -> int:
-    """The first that keeps to the limit when it is measured once more; the fastest where none does."""
+    """The first that keeps to the limit, now that it is trained; the fastest where none does."""
     kept = (i for i, latency in enumerate(latencies) if limit is None or latency <= limit)
     return next(kept, min(range(len(latencies)), key=latencies.__getitem__))
 

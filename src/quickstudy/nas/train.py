@@ -262,20 +262,23 @@ class Descent:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.grad = None
-        self.momenta: dict[bool, list[Tensor | None]] = {}
+        self.parts: list[tuple[float, list[Tensor], list[Tensor | None]]] = []
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Goes down the gradient, and forgets it. The loss depends on the same parameters in every step."""
-        for decays in (True, False):
-            parts: list[Tensor] = [p for p in self.parameters if p.grad is not None and (p.dim() > 1) == decays]
-            none: list[Tensor | None] = [None] * len(parts)
+        if not self.parts:
+            used: list[Tensor] = [parameter for parameter in self.parameters if parameter.grad is not None]
+            weights, others = [p for p in used if p.dim() > 1], [p for p in used if p.dim() <= 1]
+            decays = ((self.schedule.weight_decay, weights), (0.0, others))
+            self.parts = [(decay, part, [None] * len(part)) for decay, part in decays]
+        for decay, part, momenta in self.parts:
             sgd(
-                parts,
-                [p.grad for p in parts if p.grad is not None],
-                self.momenta.setdefault(decays, none),
+                part,
+                [parameter.grad for parameter in part if parameter.grad is not None],
+                momenta,
                 fused=True,
-                weight_decay=self.schedule.weight_decay if decays else 0.0,
+                weight_decay=decay,
                 momentum=self.schedule.momentum,
                 lr=rate,
                 dampening=0.0,

@@ -80,7 +80,7 @@ def image_folder(
             f"classes. Name one of them, such as {_largest(subfolders)}."
         )
     if loose := sum(_is_picture(entry) and entry.is_file() for entry in root.iterdir()):
-        tell(f"{root} has {loose} pictures beside its subfolders: they are of no class, and left aside")
+        tell(f"{root} has pictures beside its subfolders, {loose}: they are of no class, and left aside")
     files = [(file, label) for label, folder in enumerate(subfolders) for file in _some_pictures(folder, tell)]
     kept, x = _read([file for file, _ in files], encoder, skip_bad, on_progress, tell)
     y = torch.tensor([label for _, label in files], dtype=torch.int64)[kept]
@@ -203,8 +203,9 @@ def _read(
             + more
             + "\nRemove or replace them, or leave them out with skip_bad (--skip-bad)."
         )
-    for reason in bad:
-        tell(f"left out: {reason}")
+    if bad:
+        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        tell(f"{len(bad)} of {len(files)} pictures are left out: {'; '.join(bad[:_NAMED])}{more}")
     x = x[: len(kept)].clone() if bad else x
     flat = x.flatten(2)
     if blank := (flat == flat[:, :, :1]).flatten(1).all(1).nonzero()[:, 0].tolist():

@@ -132,15 +132,16 @@ def read_csv(text: str, path: Path) -> tuple[Tensor, list[str]]:
     if missing := [number for number, cells in rows if cells[label].lower() in UNLABELLED]:
         raise DataError(f"{path}: line {missing[0]} has no label, one of {len(missing)}. Label them, or remove them.")
     values = numbers(rows, columns, names, path)
-    check_no_numbering(values, [names[i] for i in columns], path)
+    check_no_numbering(values, columns, names, path)
     return torch.from_numpy(values)[:, None], [cells[label] for _, cells in rows]
 
 
-def check_no_numbering(values: np.ndarray, names: Sequence[str], path: Path) -> None:
+def check_no_numbering(values: np.ndarray, columns: Sequence[int], names: Sequence[str], path: Path) -> None:
     """Raises DataError where a column numbers the rows, which may tell the class where they are sorted by it."""
-    counts = (np.diff(values, axis=0) == 1).all(0) if len(values) >= MANY else np.zeros(len(names), bool)
-    called = np.array([name.lower() in NUMBERING for name in names])
-    for i in (counts | called).nonzero()[0].tolist():
+    counts = (np.diff(values, axis=0) == 1).all(0) if len(values) >= MANY else np.zeros(len(columns), bool)
+    for i, numbering in zip(columns, counts.tolist()):
+        if not (numbering or names[i].lower() in NUMBERING):
+            continue
         raise DataError(
             f"{path}: column {names[i] or i + 1} numbers the rows, and would be taken for a part of the series. "
             "Remove it."
