@@ -39,7 +39,8 @@ say it.
 The rows of single tasks and seeds make means over tasks, with Student's interval over tasks, of the means over seeds.
 `--targets all` are all tasks of the corpus. AEN's passes and dropout, and the settings that all searches share, how
 inputs are moved, how long trainings are and how a search ends, were chosen on those that are not in the list that is
-the default, so that means over all of them flatter. Optuna draws three networks at random before
+the default, so that means over all of them flatter; that a trial goes on only once three have been compared was chosen
+with all of them in view. Optuna draws three networks at random before
 its estimator begins, as a search with few seconds tries less than ten, its own default. "Within the expected interval"
 is how often the test accuracy lies in the interval that a search expects by its validation set.
 

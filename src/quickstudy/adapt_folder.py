@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +28,6 @@ from quickstudy.training.proportion import Share
 from quickstudy.training.train_prior import refuse_as_folder
 from quickstudy.training.unknown import Threshold, even_shots, nearest
 
-logger = logging.getLogger(__name__)
 
 NONE = "none of these"
 FOLDS = 5

@@ -538,6 +538,17 @@ def test_a_final_training_has_at_least_the_steps_that_earned_its_place(monkeypat
     assert run().cut is None
 
 
+def test_a_last_training_for_which_there_are_no_seconds_has_as_many_as_its_trials_took():
+    hunt, start = object.__new__(Hunt), time.perf_counter()
+    hunt.steps, hunt.pace = 10, Slow()
+    one = SimpleNamespace(accuracies=(Share(9, 10),), cost=None, seconds=40.0)
+    assert hunt.last(one, math.inf) == (10 * ETA**RUNGS, None)
+    steps, deadline = hunt.last(one, 3.0)  # of ten steps of .6 seconds
+    assert (steps, deadline - start) == (10, pytest.approx(40, abs=5))
+    steps, deadline = hunt.last(one, 50.0)
+    assert (steps, deadline - start) == (10 * ETA ** (RUNGS + 1), pytest.approx(50, abs=5))
+
+
 def test_where_nothing_has_succeeded_a_training_that_was_cut_counts(monkeypatch):
     sound = OnOneTask.__call__
 

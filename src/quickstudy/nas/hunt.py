@@ -312,7 +312,7 @@ class Hunt:
         return None
 
     def end(self, trial: Running, why: str | None = None) -> None:
-        """Writes down what came of a trial's complete trainings; where there is none, it has failed.
+        """Writes down what came of those of a trial's trainings that count; where there is none, it has failed.
 
         One whose longer training diverged, `why` says how, would not have what others gain by going on.
         """
