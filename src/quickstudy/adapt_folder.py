@@ -28,7 +28,6 @@ from quickstudy.training.proportion import Share
 from quickstudy.training.train_prior import refuse_as_folder
 from quickstudy.training.unknown import Threshold, even_shots, nearest
 
-
 NONE = "none of these"
 FOLDS = 5
 LOOK_ALIKE = 3  # pictures of one class taken for another before the report warns of the pair
